@@ -1,0 +1,48 @@
+//! Builds libplue_jwt and plue-jwt, alone or as a dependency of a larger build.
+
+const std = @import("std");
+
+const version = @import("build.zig.zon").version;
+
+pub fn build(b: *std.Build) void {
+    // Baseline: the library picks the CPU's SHA instructions at run time.
+    const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
+    const optimize = b.standardOptimizeOption(.{});
+
+    const config = b.addOptions();
+    config.addOption([:0]const u8, "version", version);
+
+    const library = b.addLibrary(.{
+        .name = "plue_jwt",
+        .linkage = .dynamic,
+        .use_llvm = true,
+        .root_module = createModule(b, "src/lib.zig", target, optimize, config),
+    });
+    library.installHeader(b.path("include/plue_jwt.h"), "plue_jwt.h");
+    b.installArtifact(library);
+
+    const test_step = b.step("test", "Run all tests at the chosen -Doptimize");
+    const tests = b.addTest(.{
+        .root_module = createModule(b, "src/lib.zig", target, optimize, config),
+        .use_llvm = true,
+    });
+    test_step.dependOn(&b.addRunArtifact(tests).step);
+}
+
+fn createModule(
+    b: *std.Build,
+    root: []const u8,
+    target: std.Build.ResolvedTarget,
+    optimize: std.builtin.OptimizeMode,
+    config: *std.Build.Step.Options,
+) *std.Build.Module {
+    const module = b.createModule(.{
+        .root_source_file = b.path(root),
+        .target = target,
+        .optimize = optimize,
+        .link_libc = true,
+        .strip = if (optimize == .Debug) null else true,
+    });
+    module.addOptions("config", config);
+    return module;
+}

@@ -1,0 +1,32 @@
+//! Composes the packages below zig/ into one build: `zig build` installs every library, executable
+//! and header, `zig build test` runs every package's tests in Debug and in ReleaseSafe.
+
+const std = @import("std");
+
+/// The dependencies of build.zig.zon. Each is a package that also builds and tests alone.
+const packages = [_][]const u8{
+    "plue_jwt",
+};
+
+pub fn build(b: *std.Build) void {
+    // Baseline: one portable library, which picks faster instructions at run time.
+    const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
+    const optimize = b.option(
+        std.builtin.OptimizeMode,
+        "optimize",
+        "Debug, ReleaseSafe (default), ReleaseFast or ReleaseSmall",
+    ) orelse .ReleaseSafe;
+
+    const test_step = b.step("test", "Run the tests of every package in Debug and ReleaseSafe");
+    for (packages) |name| {
+        const package = b.dependency(name, .{ .target = target, .optimize = optimize });
+        for (package.builder.getInstallStep().dependencies.items) |step| {
+            const install = step.cast(std.Build.Step.InstallArtifact) orelse continue;
+            b.installArtifact(install.artifact);
+        }
+        for ([_]std.builtin.OptimizeMode{ .Debug, .ReleaseSafe }) |mode| {
+            const tested = b.dependency(name, .{ .target = target, .optimize = mode });
+            test_step.dependOn(&tested.builder.top_level_steps.get("test").?.step);
+        }
+    }
+}

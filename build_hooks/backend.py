@@ -1,0 +1,72 @@
+"""The PEP 517 and PEP 660 hooks: setuptools' own, with two additions.
+
+`-C target=<triple>` (pip's --config-settings) builds for another platform, and whatever the Zig
+build has to say ends the output as plain text instead of a Python traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from setuptools import build_meta
+from setuptools_zig import ZigCompilerError
+
+from build_hooks import platforms
+
+get_requires_for_build_wheel = build_meta.get_requires_for_build_wheel
+get_requires_for_build_sdist = build_meta.get_requires_for_build_sdist
+get_requires_for_build_editable = build_meta.get_requires_for_build_editable
+prepare_metadata_for_build_wheel = build_meta.prepare_metadata_for_build_wheel
+prepare_metadata_for_build_editable = build_meta.prepare_metadata_for_build_editable
+build_sdist = build_meta.build_sdist
+
+Settings = Mapping[str, Any] | None
+
+
+def build_wheel(
+    wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
+) -> str:
+    """Builds the wheel for this machine, or for `config_settings["target"]`."""
+    return _build(
+        build_meta.build_wheel, wheel_directory, config_settings, metadata_directory
+    )
+
+
+def build_editable(
+    wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
+) -> str:
+    """Puts the libraries into the source tree and builds a wheel that points at it."""
+    if config_settings and "target" in config_settings:
+        _fail("an editable install is for this machine: leave out -C target")
+    return _build(
+        build_meta.build_editable, wheel_directory, config_settings, metadata_directory
+    )
+
+
+def _build(
+    hook: Callable[..., str],
+    wheel_directory: str,
+    config_settings: Settings,
+    metadata_directory: str | None,
+) -> str:
+    settings = dict(config_settings or {})
+    triple = settings.pop("target", None)
+    if triple is not None:
+        try:
+            platforms.wheel_tag(triple)
+        except ValueError as error:
+            _fail(str(error))
+        os.environ["PYPLUE_TARGET"] = triple
+    try:
+        return hook(wheel_directory, settings, metadata_directory)
+    except ZigCompilerError as error:
+        _fail(str(error))
+        raise
+
+
+def _fail(message: str) -> None:
+    sys.stdout.flush()
+    raise SystemExit(f"\n{message}")

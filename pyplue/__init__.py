@@ -1,0 +1,7 @@
+"""Native building blocks for a self-hosted code forge, written in Zig.
+
+`pyplue.jwt` signs and verifies HS256 JSON Web Tokens. `pyplue.ffi` gives the raw functions of each
+library. `python -m pyplue` says what is installed.
+"""
+
+__version__ = "0.1.0"

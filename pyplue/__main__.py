@@ -1,0 +1,55 @@
+"""`python -m pyplue`: what is installed; `python -m pyplue demo`: does it work here."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+
+import pyplue
+from pyplue import demo, ffi
+from pyplue.errors import PlueError
+
+
+def report() -> int:
+    """Prints versions, library paths and the CPU path in use; 1 if a library is missing."""
+    rows = [
+        ("pyplue", pyplue.__version__),
+        ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+    ]
+    status = 0
+    for name, library in ffi.LIBRARIES.items():
+        try:
+            rows.append((name, f"{_version(name)}, {library.path}"))
+        except PlueError as error:
+            rows.append((name, f"not usable: {error}"))
+            status = 1
+    for label, text in rows:
+        print(f"{label:10} {text}")
+    return status
+
+
+def _version(name: str) -> str:
+    if name == "jwt":
+        path = ffi.jwt.jwt_cpu_path().decode()
+        return f"{ffi.jwt.jwt_version().decode()}, SHA-256 by {path}"
+    raise PlueError(f"no version is known for {name}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m pyplue",
+        description="Says what of pyplue is installed: versions, library paths, CPU path.",
+        epilog="The modules have commands of their own: python -m pyplue.jwt --help",
+    )
+    parser.add_argument(
+        "command",
+        nargs="?",
+        choices=["demo"],
+        help="do each module's main job once on this machine; exits 1 if anything fails",
+    )
+    return demo.run() if parser.parse_args(argv).command == "demo" else report()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""The raw functions of the native libraries, with the names and types they have under Bun.
+
+    >>> from pyplue import ffi
+    >>> ffi.jwt.jwt_init(b"a secret of at least 32 bytes, please", 37)
+    True
+
+Each attribute of this module named in `LIBRARIES` is one library; it is loaded when the first of
+its functions is used. This is the only module that knows ctypes. The types are Bun's `FFIType`
+names; what they take and give in Python:
+
+    ptr        an int, bytes, a `buffer()` or None (NULL); gives an int or None
+    cstring    bytes up to the first NUL, or None; gives bytes (a copy) or None
+    function   a `callback()` or None
+    bool, i32, u32, i64, u64    bool and int
+
+A `ptr` that is returned and owned by the caller is freed with the library's own free function, see
+its header. Nothing here checks what a pointer points to: the typed modules (`pyplue.jwt` and so on)
+are for everyday use.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyplue.errors import LibraryNotFoundError
+
+_NATIVE = Path(__file__).resolve().parent / "_native"
+_SUFFIX = ".dylib" if sys.platform == "darwin" else ".so"
+
+_CTYPES: dict[str, Any] = {
+    "void": None,
+    "bool": ctypes.c_bool,
+    "i32": ctypes.c_int32,
+    "u16": ctypes.c_uint16,
+    "u32": ctypes.c_uint32,
+    "i64": ctypes.c_int64,
+    "u64": ctypes.c_uint64,
+    "ptr": ctypes.c_void_p,
+    "cstring": ctypes.c_char_p,
+    "function": ctypes.c_void_p,
+}
+
+
+class Signature(NamedTuple):
+    """One exported function: Bun's names for its argument and return types.
+
+    A function that `waits` (for a lock held long, for I/O, for a thread) lets other Python threads
+    run meanwhile; the others keep the GIL, which is faster for calls of under a microsecond.
+    """
+
+    args: tuple[str, ...] = ()
+    returns: str = "void"
+    waits: bool = False
+
+
+class Library:
+    """A native library whose exported functions are attributes, loaded at first use."""
+
+    def __init__(self, name: str, symbols: dict[str, Signature]) -> None:
+        self.name = name
+        self.symbols = symbols
+        self.path = _NATIVE / f"lib{name}{_SUFFIX}"
+
+    def __getattr__(self, symbol: str) -> Any:
+        signature = self.symbols.get(symbol)
+        if signature is None:
+            raise AttributeError(f"lib{self.name} exports no '{symbol}'")
+        loader = ctypes.CDLL if signature.waits else ctypes.PyDLL
+        function = getattr(self._load(loader), symbol)
+        function.argtypes = [_CTYPES[name] for name in signature.args]
+        function.restype = _CTYPES[signature.returns]
+        setattr(self, symbol, function)
+        return function
+
+    def _load(self, loader: Callable[[str], Any]) -> Any:
+        if not self.path.exists():
+            raise LibraryNotFoundError(
+                f"{self.path} is missing: install pyplue again (pip install --force-reinstall "
+                "pyplue), or build the source tree with ./dev demo"
+            )
+        try:
+            return loader(str(self.path))
+        except OSError as error:
+            raise LibraryNotFoundError(f"{self.path} cannot be loaded: {error}") from error
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self.symbols]
+
+
+def buffer(size: int) -> Any:
+    """`size` zero bytes that a library can write to; `buffer(8).raw` gives them as bytes."""
+    return ctypes.create_string_buffer(size)
+
+
+def callback(args: tuple[str, ...], returns: str, function: Callable[..., Any]) -> Any:
+    """A C function pointer that calls `function`, from any thread. Keep it as long as C may call."""
+    prototype = ctypes.CFUNCTYPE(_CTYPES[returns], *(_CTYPES[name] for name in args))
+    return prototype(function)
+
+
+_INTO = ("u32", "ptr", "u64", "ptr", "u64")
+_WITH_KEYS = ("ptr", "u64", "ptr", "u64", "ptr", "ptr", "u64", "ptr")
+
+jwt = Library(
+    "plue_jwt",
+    {
+        "jwt_init": Signature(("ptr", "u64"), "bool"),
+        "jwt_sign": Signature(("cstring",), "ptr"),
+        "jwt_verify": Signature(("cstring",), "ptr"),
+        "jwt_free": Signature(("ptr",)),
+        "jwt_cleanup": Signature(),
+        "jwt_last_error": Signature((), "i32"),
+        "jwt_error_name": Signature(("i32",), "cstring"),
+        "jwt_key_create": Signature(("ptr", "u64"), "u32"),
+        "jwt_key_destroy": Signature(("u32",), "bool"),
+        "jwt_sign_text": Signature(("u32", "cstring"), "cstring"),
+        "jwt_verify_text": Signature(("u32", "cstring"), "cstring"),
+        "jwt_sign_into": Signature(_INTO, "i32"),
+        "jwt_verify_into": Signature(_INTO, "i32"),
+        "jwt_verify_with": Signature(_WITH_KEYS, "i32"),
+        "jwt_verify_batch": Signature(
+            ("u32", "ptr", "ptr", "u64", "ptr", "ptr", "u64", "ptr"), "i64", waits=True
+        ),
+        "jwt_jws_sign": Signature(("u32", "ptr", "u64", "ptr", "u64", "ptr", "u64"), "i32"),
+        "jwt_jws_verify": Signature(_WITH_KEYS, "i32"),
+        "jwt_decode_unverified": Signature(("ptr", "u64", "u32", "ptr", "u64"), "i32"),
+        "jwt_mac": Signature(("u32", "ptr", "u64", "ptr"), "bool"),
+        "jwt_version": Signature((), "cstring"),
+        "jwt_cpu_path": Signature((), "cstring"),
+        "jwt_force_cpu_path": Signature(("cstring",), "bool"),
+    },
+)
+
+# Every library by the name of its attribute here.
+LIBRARIES: dict[str, Library] = {"jwt": jwt}

@@ -1,0 +1,34 @@
+"""What all tests share: the real tools they need, and what happens where one is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI") == "true"
+
+
+def pytest_configure() -> None:
+    local = [ROOT / ".venv" / "bin", ROOT / "bun" / "node_modules" / ".bin"]
+    os.environ["PATH"] = os.pathsep.join([*map(str, local), os.environ["PATH"]])
+
+
+@pytest.fixture(scope="session")
+def need() -> Callable[[str], str]:
+    """`need("bun")` is the path of a program; without it the test fails in CI and skips elsewhere."""
+
+    def path_of(program: str) -> str:
+        found = shutil.which(program)
+        if found is None:
+            message = f"{program} is not installed: ./dev test installs it where it can"
+            if IN_CI:
+                pytest.fail(message)
+            pytest.skip(message)
+        return found
+
+    return path_of

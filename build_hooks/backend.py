@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,10 @@ get_requires_for_build_editable = build_meta.get_requires_for_build_editable
 prepare_metadata_for_build_wheel = build_meta.prepare_metadata_for_build_wheel
 prepare_metadata_for_build_editable = build_meta.prepare_metadata_for_build_editable
 build_sdist = build_meta.build_sdist
+
+# Both are known and chosen; pip would print them on every build.
+warnings.filterwarnings("ignore", message=r"(?s).*ext-modules.*experimental")
+warnings.filterwarnings("ignore", message=r"(?s).*Editable installation")
 
 Settings = Mapping[str, Any] | None
 

@@ -12,13 +12,14 @@ import shutil
 import sys
 from pathlib import Path
 
+from distutils.command.build_scripts import build_scripts  # setuptools brings distutils
+
 from setuptools import Extension
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 from setuptools_zig import BuildExt
-from setuptools._distutils.command.build_scripts import build_scripts
 
 from build_hooks import platforms, zig
 

@@ -76,6 +76,16 @@ class Library:
         setattr(self, symbol, function)
         return function
 
+    def unchecked(self, symbol: str) -> Any:
+        """The function without conversion of its arguments, which saves a fifth of a fast call.
+
+        Only for u32, i32 and cstring arguments, and only where they are known to be an int that
+        fits and bytes.
+        """
+        function = getattr(self._load(ctypes.PyDLL), symbol)
+        function.restype = _CTYPES[self.symbols[symbol].returns]
+        return function
+
     def _load(self, loader: Callable[[str], Any]) -> Any:
         if not self.path.exists():
             raise LibraryNotFoundError(

@@ -1,0 +1,491 @@
+"""JSON Web Tokens (RFC 7519) with HS256, under PyJWT's names.
+
+`encode` and `decode` do the common case in one native call. Whatever that call refuses, and
+whatever it does not know, goes the long way, which finds the exact reason. Only the long way
+raises; only a token that the library has verified comes back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from calendar import timegm
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Any, cast
+
+from pyplue.jwt.api_jwk import HS256
+from pyplue.jwt.api_jws import (
+    ALGORITHM_UNSET,
+    MAX_TOKEN_BYTES,
+    AnyKey,
+    PyJWS,
+    warn_unsupported,
+)
+from pyplue.jwt.claims import is_numeric_date, refuse_unverifiable
+from pyplue.jwt.exceptions import (
+    DecodeError,
+    ExpiredSignatureError,
+    ImmatureSignatureError,
+    InvalidAudienceError,
+    InvalidIssuedAtError,
+    InvalidIssuerError,
+    InvalidJTIError,
+    InvalidSubjectError,
+    InvalidTokenError,
+    MissingRequiredClaimError,
+)
+from pyplue.jwt.json_text import dumps, loads, standard_dumps, standard_loads
+from pyplue.jwt.key import Key, cached
+from pyplue.jwt.native import sign_text, verify_text
+from pyplue.jwt.types import FullOptions, Options, SigOptions
+
+_DEFAULTS: FullOptions = {
+    "verify_signature": True,
+    "verify_exp": True,
+    "verify_nbf": True,
+    "verify_iat": True,
+    "verify_aud": True,
+    "verify_iss": True,
+    "verify_sub": True,
+    "verify_jti": True,
+    "require": [],
+    "strict_aud": False,
+    "enforce_minimum_key_length": False,
+    "max_token_bytes": MAX_TOKEN_BYTES,
+    "strict_times": False,
+    "strict_encode": False,
+}
+_VERIFY_CLAIMS = (
+    "verify_exp",
+    "verify_nbf",
+    "verify_iat",
+    "verify_aud",
+    "verify_iss",
+    "verify_sub",
+    "verify_jti",
+)
+_STRICTER = ("strict_times", "strict_encode")
+
+STRICT: Options = {"strict_times": True, "strict_encode": True}
+"""What the functions of the module add to the options of `PyJWT()`."""
+
+
+class PyJWT:
+    """Signs and verifies tokens with its own options.
+
+    `PyJWT()` behaves as PyJWT's class of this name does; `PyJWT(STRICT)` is what the functions of
+    the module use. A subclass may override `_encode_payload`, `_decode_payload` and the
+    `_validate_` methods, as with PyJWT.
+    """
+
+    def __init__(self, options: Options | None = None) -> None:
+        self._options = _merge(_DEFAULTS, options)
+        # The one-call way does the default checks. It also takes nothing that the strict options
+        # would refuse, so that these make no difference to it.
+        self._is_plain = type(self) is PyJWT and {
+            name: value for name, value in self._options.items() if name not in _STRICTER
+        } == {name: value for name, value in _DEFAULTS.items() if name not in _STRICTER}
+        self._jws = PyJWS(options=_signature_options(self._options))
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """The options of this object, to read. Make another object for other options."""
+        return MappingProxyType(self._options)
+
+    def encode(
+        self,
+        payload: dict[str, Any],
+        key: AnyKey,
+        algorithm: str | None = ALGORITHM_UNSET,
+        headers: Mapping[str, Any] | None = None,
+        json_encoder: type[json.JSONEncoder] | None = None,
+        sort_headers: bool = True,
+    ) -> str:
+        """Signs claims and returns the token.
+
+        Args:
+            payload: The claims. `exp`, `nbf` and `iat` may be datetimes; they become whole
+                seconds since 1970. The dict is not changed.
+            key: A secret, `Key` or `PyJWK`. Of several keys the first one signs.
+            algorithm: "HS256" or nothing. An `alg` in `headers` goes before it.
+            headers: Further header parameters, such as `kid`.
+            json_encoder: The class that writes claims and headers.
+            sort_headers: Write the header's members in alphabetical order.
+
+        Raises:
+            TypeError: `payload` is no dict, `iss` is no string, or a value has no JSON form.
+            InvalidTokenError: A claim or header that `decode` would always refuse, as the class
+                that `decode` would raise. This is the option `strict_encode`.
+            UnsupportedAlgorithmError: Another algorithm than HS256 (a NotImplementedError).
+            InvalidKeyError: The key cannot be an HMAC secret.
+        """
+        if (
+            self._is_plain
+            and type(payload) is dict
+            and headers is None
+            and (algorithm is ALGORITHM_UNSET or algorithm == HS256)
+            and json_encoder is None
+            and "aud" not in payload
+            and type(payload.get("iss", "")) is str
+            and type(payload.get("sub", "")) is str
+            and type(payload.get("jti", "")) is str
+        ):
+            prepared = key if type(key) is Key else None
+            if type(key) is str or type(key) is bytes:
+                prepared = cached(key)
+            if prepared is not None:
+                text = dumps(payload)
+                if text is not None:
+                    token = sign_text(prepared.handle, text)
+                    if token is not None:
+                        return token.decode()
+        return self._encode(payload, key, algorithm, headers, json_encoder, sort_headers)
+
+    def _encode(
+        self,
+        payload: dict[str, Any],
+        key: AnyKey,
+        algorithm: str | None,
+        headers: Mapping[str, Any] | None,
+        json_encoder: type[json.JSONEncoder] | None,
+        sort_headers: bool,
+    ) -> str:
+        if not isinstance(payload, dict):
+            raise TypeError(
+                "Expecting a dict object, as JWT only supports JSON objects as payloads."
+            )
+        payload = payload.copy()
+        for name in ("exp", "iat", "nbf"):
+            if isinstance(payload.get(name), datetime):
+                payload[name] = timegm(payload[name].utctimetuple())
+        if not isinstance(payload.get("iss", ""), str):
+            raise TypeError("Issuer (iss) must be a string.")
+        strict = self._options["strict_encode"]
+        if strict:
+            refuse_unverifiable(payload, headers)
+        text = self._encode_payload(payload, headers=headers, json_encoder=json_encoder)
+        token = self._jws.encode(
+            text, key, algorithm, headers, json_encoder, sort_headers=sort_headers
+        )
+        if strict and len(token) > self._options["max_token_bytes"]:
+            raise DecodeError(
+                f"The token would have {len(token)} bytes, and `decode` takes"
+                f" {self._options['max_token_bytes']} (option max_token_bytes)"
+            )
+        return token
+
+    def _encode_payload(
+        self,
+        payload: dict[str, Any],
+        headers: Mapping[str, Any] | None = None,
+        json_encoder: type[json.JSONEncoder] | None = None,
+    ) -> bytes:
+        """The bytes to sign. For subclasses that write the claims in another way."""
+        text = dumps(payload) if json_encoder is None else None
+        if text is not None:
+            return text
+        return standard_dumps(payload, json_encoder, not self._options["strict_encode"])
+
+    def decode(
+        self,
+        jwt: str | bytes,
+        key: AnyKey = "",
+        algorithms: Sequence[str] | None = None,
+        options: Options | None = None,
+        verify: bool | None = None,
+        detached_payload: bytes | None = None,
+        audience: str | Iterable[str] | None = None,
+        subject: str | None = None,
+        issuer: str | Container[str] | None = None,
+        leeway: float | timedelta = 0,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Verifies a token and returns its claims.
+
+        Args:
+            jwt: The token in compact serialization.
+            key: A secret, `Key` or `PyJWK`; a list of them; a map from `kid` to them; a `KeySet`.
+            algorithms: Must contain "HS256". May be left out with a `Key`, `KeySet` or `PyJWK`,
+                which are for HS256 alone.
+            options: What to check, see `Options`.
+            verify: Ignored, as in PyJWT 2.
+            detached_payload: Not supported.
+            audience: What `aud` must be or contain; of several names one suffices. A token with
+                `aud` is refused when this is not given.
+            subject: What `sub` must be.
+            issuer: What `iss` must be, or a container that it must be in.
+            leeway: Seconds by which `exp`, `nbf` and `iat` may be off.
+
+        Raises:
+            InvalidTokenError: The token is refused; see the subclasses.
+            InvalidKeyError: The key cannot be an HMAC secret.
+            TypeError: An argument has the wrong type.
+        """
+        if (
+            self._is_plain
+            and options is None
+            and audience is None
+            and issuer is None
+            and subject is None
+            and verify is None
+            and detached_payload is None
+            and leeway == 0
+            and not kwargs
+        ):
+            if type(algorithms) is list and HS256 in algorithms:
+                prepared = cached(key) if type(key) is str or type(key) is bytes else key
+            else:
+                prepared = key if algorithms is None else None
+            if type(prepared) is Key and type(jwt) is str and jwt.isascii() and "\0" not in jwt:
+                text = verify_text(prepared.handle, jwt.encode())
+                if text is not None:
+                    claims = loads(text)
+                    if (
+                        "aud" not in claims
+                        and type(claims.get("sub", "")) is str
+                        and type(claims.get("jti", "")) is str
+                    ):
+                        return cast(dict[str, Any], claims)
+        warn_unsupported("decode", kwargs)
+        decoded = self._decode(
+            jwt,
+            key,
+            algorithms,
+            options,
+            verify,
+            detached_payload,
+            audience,
+            issuer,
+            subject,
+            leeway,
+        )
+        return cast(dict[str, Any], decoded["payload"])
+
+    def decode_complete(
+        self,
+        jwt: str | bytes,
+        key: AnyKey = "",
+        algorithms: Sequence[str] | None = None,
+        options: Options | None = None,
+        verify: bool | None = None,
+        detached_payload: bytes | None = None,
+        audience: str | Iterable[str] | None = None,
+        issuer: str | Container[str] | None = None,
+        subject: str | None = None,
+        leeway: float | timedelta = 0,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """As `decode`, but returns the whole token: `payload`, `header` and `signature`.
+
+        With several keys the result also has `matched_key`: the `kid` of the key that made the
+        signature, or its index in the list.
+        """
+        warn_unsupported("decode_complete", kwargs)
+        decoded = self._decode(
+            jwt,
+            key,
+            algorithms,
+            options,
+            verify,
+            detached_payload,
+            audience,
+            issuer,
+            subject,
+            leeway,
+        )
+        if "header" not in decoded:
+            whole = self._jws.decode_complete(jwt, options={"verify_signature": False})
+            decoded = {**whole, **decoded}
+        return decoded
+
+    def _decode(
+        self,
+        jwt: str | bytes,
+        key: AnyKey,
+        algorithms: Sequence[str] | None,
+        options: Options | None,
+        verify: bool | None,
+        detached_payload: bytes | None,
+        audience: str | Iterable[str] | None,
+        issuer: str | Container[str] | None,
+        subject: str | None,
+        leeway: float | timedelta,
+    ) -> dict[str, Any]:
+        merged = _merge(self._options, options)
+        # As in PyJWT, only the options of the call itself can switch the signature off.
+        must_verify = options is None or options.get("verify_signature", True)
+        if verify is not None and verify != must_verify:
+            warnings.warn(
+                "The argument `verify` does nothing: the option `verify_signature` decides, and"
+                " here the two differ.",
+                DeprecationWarning,
+                stacklevel=3,
+            )
+        signature_options = _signature_options(merged)
+        signature_options["verify_signature"] = bool(must_verify)
+        problem = None
+        if must_verify and detached_payload is None and self._reads_json:
+            verified = self._jws.verify(jwt, key, algorithms, signature_options, as_claims=True)
+            problem = verified.payload_problem
+            decoded: dict[str, Any] = {"payload": verified.payload}
+            if verified.matched_key is not None:
+                decoded["matched_key"] = verified.matched_key
+        else:
+            decoded = self._jws.decode_complete(
+                jwt, key, algorithms, signature_options, detached_payload
+            )
+        claims = self._decode_payload(decoded)
+        self._validate_claims(claims, merged, audience, issuer, subject, leeway)
+        if problem is not None:
+            raise DecodeError(f"Invalid payload string: {problem}")
+        decoded["payload"] = claims
+        return decoded
+
+    @property
+    def _reads_json(self) -> bool:
+        return type(self)._decode_payload is PyJWT._decode_payload
+
+    def _decode_payload(self, decoded: dict[str, Any]) -> dict[str, Any]:
+        """The claims in `decoded["payload"]`. For subclasses that read them in another way."""
+        claims = standard_loads(decoded["payload"])
+        if not isinstance(claims, dict):
+            raise DecodeError("Invalid payload string: must be a json object")
+        return claims
+
+    def _validate_claims(
+        self,
+        payload: dict[str, Any],
+        options: FullOptions,
+        audience: str | Iterable[str] | None = None,
+        issuer: str | Container[str] | None = None,
+        subject: str | None = None,
+        leeway: float | timedelta = 0,
+    ) -> None:
+        if isinstance(leeway, timedelta):
+            leeway = leeway.total_seconds()
+        if not math.isfinite(leeway):
+            raise ValueError(f"leeway must be a finite number of seconds, not {leeway!r}")
+        if audience is not None and not isinstance(audience, (str, Iterable)):
+            raise TypeError("audience must be a string, iterable or None")
+        for claim in options["require"]:
+            if payload.get(claim) is None:
+                raise MissingRequiredClaimError(claim)
+        self._validate_times(payload, options, time.time(), leeway)
+        if options["verify_iss"]:
+            self._validate_iss(payload, issuer)
+        if options["verify_aud"]:
+            self._validate_aud(payload, audience, strict=options["strict_aud"])
+        if options["verify_sub"]:
+            self._validate_sub(payload, subject)
+        if options["verify_jti"]:
+            self._validate_jti(payload)
+
+    @staticmethod
+    def _validate_times(
+        payload: dict[str, Any], options: FullOptions, now: float, leeway: float
+    ) -> None:
+        strict = options["strict_times"]
+        if "iat" in payload and options["verify_iat"]:
+            error = InvalidIssuedAtError("Issued At claim (iat) must be an integer.")
+            if _seconds(payload["iat"], strict, error) > now + leeway:
+                raise ImmatureSignatureError("The token is not yet valid (iat)")
+        if "nbf" in payload and options["verify_nbf"]:
+            malformed = DecodeError("Not Before claim (nbf) must be an integer.")
+            if _seconds(payload["nbf"], strict, malformed) > now + leeway:
+                raise ImmatureSignatureError("The token is not yet valid (nbf)")
+        if "exp" in payload and options["verify_exp"]:
+            malformed = DecodeError("Expiration Time claim (exp) must be an integer.")
+            if _seconds(payload["exp"], strict, malformed) <= now - leeway:
+                raise ExpiredSignatureError("Signature has expired")
+
+    def _validate_iss(self, payload: dict[str, Any], issuer: str | Container[str] | None) -> None:
+        if issuer is None:
+            return
+        if "iss" not in payload:
+            raise MissingRequiredClaimError("iss")
+        claim = payload["iss"]
+        if not isinstance(claim, str):
+            raise InvalidIssuerError("Payload Issuer (iss) must be a string")
+        if not isinstance(issuer, (str, Container)):
+            raise InvalidIssuerError('Issuer param must be "str" or "Container[str]"')
+        if claim != issuer if isinstance(issuer, str) else claim not in issuer:
+            raise InvalidIssuerError("Invalid issuer")
+
+    def _validate_aud(
+        self,
+        payload: dict[str, Any],
+        audience: str | Iterable[str] | None,
+        *,
+        strict: bool = False,
+    ) -> None:
+        claim = payload.get("aud")
+        if not claim:
+            if audience is not None:
+                raise MissingRequiredClaimError("aud")
+            return
+        if audience is None:
+            raise InvalidAudienceError("Invalid audience")
+        if strict:
+            if not isinstance(audience, str):
+                raise InvalidAudienceError("Invalid audience (strict)")
+            if not isinstance(claim, str):
+                raise InvalidAudienceError("Invalid claim format in token (strict)")
+            if claim != audience:
+                raise InvalidAudienceError("Audience doesn't match (strict)")
+            return
+        names = [claim] if isinstance(claim, str) else claim
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise InvalidAudienceError("Invalid claim format in token")
+        expected = [audience] if isinstance(audience, str) else audience
+        if not any(name in names for name in expected):
+            raise InvalidAudienceError("Audience doesn't match")
+
+    def _validate_sub(self, payload: dict[str, Any], subject: str | None = None) -> None:
+        if "sub" not in payload:
+            return
+        if not isinstance(payload["sub"], str):
+            raise InvalidSubjectError("Subject must be a string")
+        if subject is not None and payload["sub"] != subject:
+            raise InvalidSubjectError("Invalid subject")
+
+    def _validate_jti(self, payload: dict[str, Any]) -> None:
+        if not isinstance(payload.get("jti", ""), str):
+            raise InvalidJTIError("JWT ID must be a string")
+
+
+def _merge(options: FullOptions, given: Options | None) -> FullOptions:
+    if given is None:
+        return options
+    changed: dict[str, Any] = dict(given)
+    if not changed.get("verify_signature", True):
+        for name in _VERIFY_CLAIMS:
+            changed.setdefault(name, False)
+    return cast(FullOptions, {**options, **changed})
+
+
+def _signature_options(options: FullOptions) -> SigOptions:
+    return {
+        "verify_signature": options["verify_signature"],
+        "enforce_minimum_key_length": options["enforce_minimum_key_length"],
+        "max_token_bytes": options["max_token_bytes"],
+    }
+
+
+def _seconds(claim: Any, strict: bool, error: InvalidTokenError) -> int:
+    """A time claim in whole seconds, as PyJWT rounds it; `error` if it is none."""
+    if strict and not is_numeric_date(claim):
+        raise error
+    try:
+        return int(claim)
+    except (ValueError, TypeError, OverflowError):
+        raise error from None
+
+
+_module_jwt = PyJWT(STRICT)
+encode = _module_jwt.encode
+decode = _module_jwt.decode
+decode_complete = _module_jwt.decode_complete

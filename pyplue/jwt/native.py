@@ -1,0 +1,109 @@
+"""libplue_jwt as this package calls it: bytes in, bytes or an error code out.
+
+The rest of the package knows keys, tokens and claims; only this file knows the C functions, whose
+contracts are in plue_jwt.h.
+"""
+
+from __future__ import annotations
+
+import array
+import struct
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pyplue import ffi
+
+_lib = ffi.jwt
+
+MAX_KEYS_PER_CALL = 64
+MAC_BYTES = 32
+
+OK = 0
+EMPTY_SECRET = -3
+SECRET_TOO_LARGE = -4
+ASYMMETRIC_KEY = -5
+UNKNOWN_KEY = -6
+KEY_COUNT = -7
+OPTIONS = -10
+SIGNATURE_ENCODING = -40
+SIGNATURE = -41
+PAYLOAD_JSON = -51
+PAYLOAD_DEPTH = -52
+DUPLICATE_CLAIM = -53
+PAYLOAD_PROBLEMS = frozenset((PAYLOAD_JSON, PAYLOAD_DEPTH, DUPLICATE_CLAIM))
+
+_EXPLANATIONS = {
+    PAYLOAD_JSON: "it must be a JSON object in UTF-8 (RFC 8259)",
+    PAYLOAD_DEPTH: "it is nested deeper than 128 levels",
+    DUPLICATE_CLAIM: "a registered claim is given twice",
+    -31: "the header is nested too deep or not strict JSON (RFC 8259)",
+    -32: "a header parameter is given twice",
+    -37: "the header's typ is not a string",
+}
+
+sign_text: Callable[[int, bytes], bytes | None] = _lib.unchecked("jwt_sign_text")
+"""(key handle, payload): the token, or None."""
+
+verify_text: Callable[[int, bytes], bytes | None] = _lib.unchecked("jwt_verify_text")
+"""(key handle, token without NUL): the payload of a valid token, or None."""
+
+last_error: Callable[[], int] = _lib.jwt_last_error
+destroy_key: Callable[[int], bool] = _lib.jwt_key_destroy
+
+
+def explain(code: int) -> str:
+    """What is wrong, in words."""
+    return _EXPLANATIONS.get(code) or error_name(code).replace("_", " ")
+
+
+def error_name(code: int) -> str:
+    """The library's name of an error."""
+    name: bytes = _lib.jwt_error_name(code)
+    return name.decode()
+
+
+def create_key(secret: bytes) -> int:
+    """A handle for a copy of the secret, or 0 and a reason in `last_error`."""
+    handle: int = _lib.jwt_key_create(secret, len(secret))
+    return handle
+
+
+def pack_keys(handles: Sequence[int]) -> bytes:
+    """Handles as the C functions for several keys take them."""
+    return array.array("I", handles).tobytes()
+
+
+def verify(
+    token: bytes, keys: bytes, max_token_bytes: int, *, as_claims: bool, checks: int = 0
+) -> tuple[int, bytes, int]:
+    """Verifies a token with the first key that matches.
+
+    Returns:
+        OK and the payload, or an error code and nothing; and the index of the matching key, which
+        is -1 if there is none.
+    """
+    function = _lib.jwt_verify_with if as_claims else _lib.jwt_jws_verify
+    options = struct.pack("=qqII", _SYSTEM_CLOCK, 0, checks, max_token_bytes)
+    payload = ffi.buffer(len(token))
+    index = ffi.buffer(4)
+    length: int = function(
+        token, len(token), keys, len(keys) // 4, options, payload, len(token), index
+    )
+    if length < 0:
+        return length, b"", _signed(index)
+    return OK, payload[:length], _signed(index)
+
+
+_SYSTEM_CLOCK = -(2**63)
+CHECK_ALL_TIMES = 7
+
+
+def _signed(buffer: Any) -> int:
+    number: int = struct.unpack("=i", buffer)[0]
+    return number
+
+
+def mac(key: int, data: bytes) -> bytes | None:
+    """HMAC-SHA256 of any bytes, or None for a key that is no longer alive."""
+    out = ffi.buffer(MAC_BYTES)
+    return out[:MAC_BYTES] if _lib.jwt_mac(key, data, len(data), out) else None

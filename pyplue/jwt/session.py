@@ -1,0 +1,83 @@
+"""One secret for the whole process and tokens that last a while: `init`, `sign`, `verify`.
+
+This is what a server needs for its session cookies: the issue time and the end are set, and a
+token is either valid or not.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from pyplue.jwt import native
+from pyplue.jwt.api_jws import MAX_TOKEN_BYTES, token_bytes
+from pyplue.jwt.api_jwt import encode
+from pyplue.jwt.duration import seconds
+from pyplue.jwt.exceptions import InvalidKeyError, InvalidTokenError
+from pyplue.jwt.json_text import loads
+from pyplue.jwt.key import Key, KeySet, Secret
+
+_key: Key | KeySet | None = None
+
+
+def init(secret: Secret | KeySet) -> None:
+    """Sets the secret of this process, or replaces it for all threads at once.
+
+    A `KeySet` keeps the tokens of an older secret valid: `init(KeySet([new, old]))`.
+
+    Raises:
+        InvalidKeyError: The secret cannot be an HMAC key; the earlier one stays.
+    """
+    global _key  # noqa: PLW0603 - one secret for the process is what this is for
+    _key = secret if isinstance(secret, (Key, KeySet)) else Key(secret)
+
+
+def sign(payload: Mapping[str, Any], expires_in: str | float | timedelta | None = "7d") -> str:
+    """Signs claims, with `iat` set to now and `exp` to the end of `expires_in`.
+
+    Args:
+        payload: The claims. `iat` and `exp` among them are replaced.
+        expires_in: How long the token is valid, such as "7d", "2 hours", "1y" (365.25 days), a
+            number of seconds, or a timedelta. None: for ever, without `exp`.
+
+    Raises:
+        InvalidKeyError: `init` was not called.
+        ValueError: `expires_in` is no span of time.
+        InvalidTokenError: A claim that `verify` would refuse.
+    """
+    now = int(time.time())
+    claims = {**payload, "iat": now}
+    if expires_in is None:
+        claims.pop("exp", None)
+    else:
+        claims["exp"] = now + seconds(expires_in)
+    return encode(claims, _current_key())
+
+
+def verify(token: str | bytes) -> dict[str, Any] | None:
+    """The claims of a valid token, or None for every other token.
+
+    `aud` is left to the caller. To learn why a token is refused use `decode`.
+
+    Raises:
+        InvalidKeyError: `init` was not called.
+    """
+    key = _current_key()
+    try:
+        text = token_bytes(token)
+    except InvalidTokenError:
+        return None
+    code, payload, _ = native.verify(
+        text, key.handles, MAX_TOKEN_BYTES, as_claims=True, checks=native.CHECK_ALL_TIMES
+    )
+    if code == native.UNKNOWN_KEY:
+        raise InvalidKeyError("The key was wiped.")
+    return loads(payload) if code == native.OK else None
+
+
+def _current_key() -> Key | KeySet:
+    if _key is None:
+        raise InvalidKeyError("There is no secret yet: call pyplue.jwt.init(secret) first.")
+    return _key

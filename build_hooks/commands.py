@@ -7,6 +7,7 @@ libraries are loaded through ctypes and know nothing of CPython's ABI.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import shutil
 import sys
@@ -50,6 +51,8 @@ class BuildZig(BuildExt):
         zig.build(self._prefix(), target())
         for source, destination in self._libraries():
             destination.parent.mkdir(parents=True, exist_ok=True)
+            if destination.exists() and filecmp.cmp(source, destination, shallow=False):
+                continue
             # Beside it, then over it: a process that has the old file mapped keeps it whole.
             staged = destination.with_suffix(".new")
             shutil.copyfile(source, staged)

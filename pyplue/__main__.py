@@ -5,14 +5,23 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections.abc import Callable
 
 import pyplue
 from pyplue import demo, ffi
 from pyplue.errors import PlueError
 
 
+def _jwt() -> str:
+    return f"{ffi.jwt.jwt_version().decode()}, SHA-256 by {ffi.jwt.jwt_cpu_path().decode()}"
+
+
+# What each library says of itself.
+DESCRIPTIONS: dict[str, Callable[[], str]] = {"jwt": _jwt}
+
+
 def report() -> int:
-    """Prints versions, library paths and the CPU path in use; 1 if a library is missing."""
+    """Prints versions, library paths and the CPU path in use; 1 if a library is not usable."""
     rows = [
         ("pyplue", pyplue.__version__),
         ("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
@@ -20,20 +29,13 @@ def report() -> int:
     status = 0
     for name, library in ffi.LIBRARIES.items():
         try:
-            rows.append((name, f"{_version(name)}, {library.path}"))
+            rows.append((name, f"{DESCRIPTIONS[name]()}, {library.path}"))
         except PlueError as error:
             rows.append((name, f"not usable: {error}"))
             status = 1
     for label, text in rows:
         print(f"{label:10} {text}")
     return status
-
-
-def _version(name: str) -> str:
-    if name == "jwt":
-        path = ffi.jwt.jwt_cpu_path().decode()
-        return f"{ffi.jwt.jwt_version().decode()}, SHA-256 by {path}"
-    raise PlueError(f"no version is known for {name}")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
 from pycparser import c_ast, c_parser
+from source_tree import ROOT
 
 from pyplue import ffi
 from pyplue.ffi import Signature

@@ -35,9 +35,7 @@ def build_wheel(
     wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
 ) -> str:
     """Builds the wheel for this machine, or for `config_settings["target"]`."""
-    return _build(
-        build_meta.build_wheel, wheel_directory, config_settings, metadata_directory
-    )
+    return _build(build_meta.build_wheel, wheel_directory, config_settings, metadata_directory)
 
 
 def build_editable(
@@ -46,9 +44,7 @@ def build_editable(
     """Puts the libraries into the source tree and builds a wheel that points at it."""
     if config_settings and "target" in config_settings:
         _fail("an editable install is for this machine: leave out -C target")
-    return _build(
-        build_meta.build_editable, wheel_directory, config_settings, metadata_directory
-    )
+    return _build(build_meta.build_editable, wheel_directory, config_settings, metadata_directory)
 
 
 def _build(

@@ -11,9 +11,8 @@ import filecmp
 import os
 import shutil
 import sys
-from pathlib import Path
-
 from distutils.command.build_scripts import build_scripts  # setuptools brings distutils
+from pathlib import Path
 
 from setuptools import Extension
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -98,7 +97,7 @@ class BuildScripts(build_scripts):
         for name in self.scripts:
             copied = os.path.join(self.build_dir, name)
             shutil.copyfile(prefix / "bin" / name, copied)
-            os.chmod(copied, 0o755)
+            os.chmod(copied, 0o755)  # noqa: S103, an executable for everybody
 
     def get_source_files(self) -> list[str]:
         return []

@@ -6,7 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from setuptools_zig import ZigCompilerError, zig as found_zig
+from setuptools_zig import ZigCompilerError
+from setuptools_zig import zig as found_zig
 
 ROOT = Path(__file__).resolve().parent.parent
 REQUIRED_ZIG = "0.15.2"
@@ -15,7 +16,7 @@ ACCEPTED_ZIG = ("0.15.1", REQUIRED_ZIG)
 
 
 def compiler() -> str:
-    """The Zig executable: PY_ZIG, else PyPI's ziglang, else `zig` on PATH; its version is checked."""
+    """The Zig executable, of an accepted version: PY_ZIG, else PyPI's ziglang, else on PATH."""
     zig = os.environ.get("PY_ZIG", found_zig)
     cure = f"install ziglang=={REQUIRED_ZIG} or set PY_ZIG=/path/to/zig"
     try:

@@ -107,7 +107,7 @@ def buffer(size: int) -> Any:
 
 
 def callback(args: tuple[str, ...], returns: str, function: Callable[..., Any]) -> Any:
-    """A C function pointer that calls `function`, from any thread. Keep it as long as C may call."""
+    """A C function pointer that calls `function` on any thread; keep it while C may call."""
     prototype = ctypes.CFUNCTYPE(_CTYPES[returns], *(_CTYPES[name] for name in args))
     return prototype(function)
 

@@ -19,7 +19,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def need() -> Callable[[str], str]:
-    """`need("bun")` is the path of a program; without it the test fails in CI and skips elsewhere."""
+    """`need("bun")` is its path; where it is missing, CI fails and a user's machine skips."""
 
     def path_of(program: str) -> str:
         found = shutil.which(program)

@@ -30,7 +30,7 @@ def init(secret: Secret | KeySet) -> None:
     Raises:
         InvalidKeyError: The secret cannot be an HMAC key; the earlier one stays.
     """
-    global _key  # noqa: PLW0603 - one secret for the process is what this is for
+    global _key
     _key = secret if isinstance(secret, (Key, KeySet)) else Key(secret)
 
 

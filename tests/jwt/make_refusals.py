@@ -54,7 +54,8 @@ def long_case(
     name: str, error: str, source: str, start: str, middle: str, times: int, end: str
 ) -> Case:
     """A token too long to print: the table says how often its middle part is repeated."""
-    assert len(start) % 3 == 0 and len(middle) % 3 == 0
+    assert len(start) % 3 == 0
+    assert len(middle) % 3 == 0
     before, between, after = f"{b64(HEADER)}.{b64(start)}", b64(middle), b64(end)
     mac = signature(before + between * times + after)
     parts = [[before, 1], [between, times], [f"{after}.{mac}", 1]]
@@ -129,7 +130,8 @@ def encoding_cases() -> list[Case]:
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     twin = mac[:-1] + alphabet[alphabet.index(mac[-1]) | 1]
     long_body = b64('{"a":1}')
-    assert len(long_body) % 4 == 2 and long_body[-1] in other_last
+    assert len(long_body) % 4 == 2
+    assert long_body[-1] in other_last
     cases = [
         case("the empty text", "segments", "", rule),
         case("one segment", "segments", head, rule),
@@ -227,10 +229,18 @@ def time_cases() -> list[Case]:
     later = NOW + 1
     exp, nbf, iat = "RFC 7519, 4.1.4", "RFC 7519, 4.1.5", "RFC 7519, 4.1.6"
     at("expired long ago", "expired", '{"exp":1}', exp)
-    at("expired, and another claim follows", "expired", '{"exp":1,"sub":"ann"}',
-       exp + "; the first public Zig version accepted it")
-    at("expired, and another claim comes first", "expired", '{"sub":"ann","exp":1}',
-       exp + "; the first public Zig version accepted it")
+    at(
+        "expired, and another claim follows",
+        "expired",
+        '{"exp":1,"sub":"ann"}',
+        exp + "; the first public Zig version accepted it",
+    )
+    at(
+        "expired, and another claim comes first",
+        "expired",
+        '{"sub":"ann","exp":1}',
+        exp + "; the first public Zig version accepted it",
+    )
     at("a fractional exp in the past", "expired", '{"exp":1.5}', exp)
     at("an exp with an exponent in the past", "expired", '{"exp":1e3}', exp)
     at("exp is 0", "expired", '{"exp":0}', exp)
@@ -239,16 +249,34 @@ def time_cases() -> list[Case]:
     at("exp is just below i64", "expired", '{"exp":-9223372036854775809}', exp)
     at("the very second of exp", "expired", f'{{"exp":{NOW}}}', exp, now_s=NOW)
     at("half a second after the second of exp", "expired", f'{{"exp":{NOW}.5}}', exp, now_s=NOW)
-    at("the very second of exp plus the leeway", "expired", f'{{"exp":{NOW - 10}}}', exp,
-       now_s=NOW, leeway_s=10)
+    at(
+        "the very second of exp plus the leeway",
+        "expired",
+        f'{{"exp":{NOW - 10}}}',
+        exp,
+        now_s=NOW,
+        leeway_s=10,
+    )
     at("one second before nbf", "not_yet_valid", f'{{"nbf":{later}}}', nbf, now_s=NOW)
-    at("one second before nbf less the leeway", "not_yet_valid", f'{{"nbf":{NOW + 11}}}', nbf,
-       now_s=NOW, leeway_s=10)
+    at(
+        "one second before nbf less the leeway",
+        "not_yet_valid",
+        f'{{"nbf":{NOW + 11}}}',
+        nbf,
+        now_s=NOW,
+        leeway_s=10,
+    )
     at("nbf in a far future", "not_yet_valid", '{"nbf":99999999999}', nbf)
     at("nbf beyond i64", "not_yet_valid", '{"nbf":1e300}', nbf)
     at("iat in the future", "issued_in_future", f'{{"iat":{later}}}', iat, now_s=NOW)
-    at("iat in the future despite the leeway", "issued_in_future", f'{{"iat":{NOW + 11}}}', iat,
-       now_s=NOW, leeway_s=10)
+    at(
+        "iat in the future despite the leeway",
+        "issued_in_future",
+        f'{{"iat":{NOW + 11}}}',
+        iat,
+        now_s=NOW,
+        leeway_s=10,
+    )
     at("iat in a far future", "issued_in_future", '{"iat":99999999999}', iat)
     return cases
 

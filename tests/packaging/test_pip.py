@@ -21,7 +21,10 @@ def interpreters() -> list[str]:
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for minor in range(10, 15):
         on_path = shutil.which(f"python3.{minor}")
-        candidates = [*sorted(pyenv.glob(f"3.{minor}.*/bin/python")), *([on_path] if on_path else [])]
+        candidates = [
+            *sorted(pyenv.glob(f"3.{minor}.*/bin/python")),
+            *([on_path] if on_path else []),
+        ]
         for candidate in candidates:
             probe = "import sys, ensurepip; print(sys.version_info[1])"
             answer = subprocess.run([candidate, "-c", probe], capture_output=True, text=True)
@@ -46,7 +49,10 @@ def test_the_wheel_is_tagged_for_the_platform_alone(wheel: Path):
     assert wheel.name.startswith("pyplue-0.1.0-py3-none-")
     tags = [
         line
-        for line in zipfile.ZipFile(wheel).read("pyplue-0.1.0.dist-info/WHEEL").decode().splitlines()
+        for line in zipfile.ZipFile(wheel)
+        .read("pyplue-0.1.0.dist-info/WHEEL")
+        .decode()
+        .splitlines()
         if line.startswith(("Tag:", "Root-Is-Purelib:"))
     ]
     assert "Root-Is-Purelib: false" in tags
@@ -68,9 +74,7 @@ def test_one_wheel_serves_every_python(interpreter: str, wheel: Path, run_pip, t
     answer = run_pip("install", "--no-deps", "--no-index", wheel, python=python)
     assert answer.returncode == 0, answer.stdout
     assert "libplue_jwt" in report(python, tmp_path)
-    native = subprocess.run(
-        [python.parent / "plue-jwt", "--help"], capture_output=True, text=True
-    )
+    native = subprocess.run([python.parent / "plue-jwt", "--help"], capture_output=True, text=True)
     assert native.returncode == 0
     assert "usage" in native.stdout.lower()
 
@@ -118,7 +122,8 @@ def test_an_sdist_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path)
     )
     assert answer.returncode == 0, answer.stdout
     [sdist] = tmp_path.glob("*.tar.gz")
-    names = tarfile.open(sdist).getnames()
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
     assert any(name.endswith("/build_hooks/backend.py") for name in names)
     assert any(name.endswith("/zig/jwt/src/lib.zig") for name in names)
     assert not [name for name in names if ".zig-cache" in name or name.endswith((".so", ".dylib"))]

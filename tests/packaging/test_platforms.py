@@ -1,4 +1,4 @@
-"""A wheel's tag promises the oldest system it runs on, so each accepted triple names that system."""
+"""A wheel's tag promises the oldest system it runs on, so each triple must name that system."""
 
 from __future__ import annotations
 

@@ -26,7 +26,22 @@ pub fn build(b: *std.Build) void {
         .root_module = createModule(b, "src/lib.zig", target, optimize, config),
         .use_llvm = true,
     });
+    tests.root_module.addIncludePath(b.path("include"));
+    tests.root_module.sanitize_thread = b.option(
+        bool,
+        "sanitize-thread",
+        "Run the tests under the thread sanitizer",
+    );
     test_step.dependOn(&b.addRunArtifact(tests).step);
+
+    const fuzz_count = b.option(u64, "fuzz-count", "Mutated tokens to verify") orelse 1_000_000;
+    const fuzz = b.addExecutable(.{
+        .name = "fuzz",
+        .root_module = createModule(b, "src/fuzz.zig", target, .ReleaseSafe, config),
+    });
+    const run_fuzz = b.addRunArtifact(fuzz);
+    run_fuzz.addArg(b.fmt("{d}", .{fuzz_count}));
+    b.step("fuzz", "Verify mutated tokens from fixed seeds").dependOn(&run_fuzz.step);
 }
 
 fn createModule(

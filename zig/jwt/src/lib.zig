@@ -117,18 +117,18 @@ fn succeed(len: usize) i32 {
 
 // ---- errors --------------------------------------------------------------------------------
 
-export fn jwt_last_error() i32 {
+pub export fn jwt_last_error() i32 {
     return @intFromEnum(last_error);
 }
 
-export fn jwt_error_name(code: i32) [*:0]const u8 {
+pub export fn jwt_error_name(code: i32) [*:0]const u8 {
     const known = std.enums.fromInt(Code, code) orelse return "unknown";
     return @tagName(known);
 }
 
 // ---- one secret for the whole process ------------------------------------------------------
 
-export fn jwt_init(secret: ?[*]const u8, secret_len: usize) bool {
+pub export fn jwt_init(secret: ?[*]const u8, secret_len: usize) bool {
     var key = prepareKey(secret, secret_len) catch |err| {
         fail(err);
         return false;
@@ -139,25 +139,25 @@ export fn jwt_init(secret: ?[*]const u8, secret_len: usize) bool {
     return true;
 }
 
-export fn jwt_sign(payload_json: ?[*:0]const u8) ?[*:0]u8 {
+pub export fn jwt_sign(payload_json: ?[*:0]const u8) ?[*:0]u8 {
     return signAllocated(payload_json) catch |err| {
         fail(err);
         return null;
     };
 }
 
-export fn jwt_verify(token: ?[*:0]const u8) ?[*:0]u8 {
+pub export fn jwt_verify(token: ?[*:0]const u8) ?[*:0]u8 {
     return verifyAllocated(token) catch |err| {
         fail(err);
         return null;
     };
 }
 
-export fn jwt_free(ptr: ?*anyopaque) void {
+pub export fn jwt_free(ptr: ?*anyopaque) void {
     std.c.free(ptr);
 }
 
-export fn jwt_cleanup() void {
+pub export fn jwt_cleanup() void {
     process_secret.set(null);
 }
 
@@ -204,7 +204,7 @@ fn processKey() error{NoSecret}!hmac.Key {
 
 // ---- key handles ---------------------------------------------------------------------------
 
-export fn jwt_key_create(secret: ?[*]const u8, secret_len: usize) u32 {
+pub export fn jwt_key_create(secret: ?[*]const u8, secret_len: usize) u32 {
     var key = prepareKey(secret, secret_len) catch |err| {
         fail(err);
         return 0;
@@ -218,7 +218,7 @@ export fn jwt_key_create(secret: ?[*]const u8, secret_len: usize) u32 {
     return @bitCast(handle);
 }
 
-export fn jwt_key_destroy(key: u32) bool {
+pub export fn jwt_key_destroy(key: u32) bool {
     key_table.destroy(@bitCast(key)) catch |err| {
         fail(err);
         return false;
@@ -236,7 +236,7 @@ fn findKey(handle: u32) error{UnknownKey}!hmac.Key {
 
 // ---- text in, text out ---------------------------------------------------------------------
 
-export fn jwt_sign_text(key: u32, payload_json: ?[*:0]const u8) ?[*:0]const u8 {
+pub export fn jwt_sign_text(key: u32, payload_json: ?[*:0]const u8) ?[*:0]const u8 {
     const payload = boundedText(payload_json) catch |err| {
         fail(err);
         return null;
@@ -245,7 +245,7 @@ export fn jwt_sign_text(key: u32, payload_json: ?[*:0]const u8) ?[*:0]const u8 {
     return textResult(len);
 }
 
-export fn jwt_verify_text(key: u32, token: ?[*:0]const u8) ?[*:0]const u8 {
+pub export fn jwt_verify_text(key: u32, token: ?[*:0]const u8) ?[*:0]const u8 {
     const text = boundedText(token) catch |err| {
         fail(err);
         return null;
@@ -271,7 +271,7 @@ fn boundedText(text: ?[*:0]const u8) Error![]const u8 {
 
 // ---- bytes in, bytes into the caller's buffer ----------------------------------------------
 
-export fn jwt_sign_into(
+pub export fn jwt_sign_into(
     key: u32,
     payload: ?[*]const u8,
     payload_len: usize,
@@ -282,7 +282,7 @@ export fn jwt_sign_into(
     return signHandle(key, bytes, output(out, out_cap) catch |err| return failCode(err));
 }
 
-export fn jwt_verify_into(
+pub export fn jwt_verify_into(
     key: u32,
     token: ?[*]const u8,
     token_len: usize,
@@ -360,7 +360,7 @@ fn optionsOrDefault(options: ?*align(1) const OptionsC) Error!jwt.Options {
     return aligned.read();
 }
 
-export fn jwt_verify_with(
+pub export fn jwt_verify_with(
     token: ?[*]const u8,
     token_len: usize,
     keys: ?[*]align(1) const u32,
@@ -416,7 +416,7 @@ fn reportMatch(result: Error!usize, matched: ?usize, key_index: ?*align(1) i32) 
     return succeed(result catch |err| return failCode(err));
 }
 
-export fn jwt_verify_batch(
+pub export fn jwt_verify_batch(
     key: u32,
     tokens: ?[*]const u8,
     lengths: ?[*]align(1) const u32,
@@ -478,7 +478,7 @@ fn verifyBatch(
 
 // ---- the JWS below the JWT -----------------------------------------------------------------
 
-export fn jwt_jws_sign(
+pub export fn jwt_jws_sign(
     key: u32,
     header: ?[*]const u8,
     header_len: usize,
@@ -496,7 +496,7 @@ export fn jwt_jws_sign(
     return succeed(token.len);
 }
 
-export fn jwt_jws_verify(
+pub export fn jwt_jws_verify(
     token: ?[*]const u8,
     token_len: usize,
     keys: ?[*]align(1) const u32,
@@ -531,7 +531,7 @@ fn verifyJws(
     return payload.len;
 }
 
-export fn jwt_decode_unverified(
+pub export fn jwt_decode_unverified(
     token: ?[*]const u8,
     token_len: usize,
     part: u32,
@@ -545,7 +545,7 @@ export fn jwt_decode_unverified(
     return succeed(text.len);
 }
 
-export fn jwt_mac(key: u32, data: ?[*]const u8, data_len: usize, mac: ?*[hmac.mac_bytes]u8) bool {
+pub export fn jwt_mac(key: u32, data: ?[*]const u8, data_len: usize, mac: ?*[hmac.mac_bytes]u8) bool {
     macInto(key, data, data_len, mac) catch |err| {
         fail(err);
         return false;
@@ -589,15 +589,15 @@ fn setPath(path: sha256.Path) void {
     }, .monotonic);
 }
 
-export fn jwt_version() [*:0]const u8 {
+pub export fn jwt_version() [*:0]const u8 {
     return config.version;
 }
 
-export fn jwt_cpu_path() [*:0]const u8 {
+pub export fn jwt_cpu_path() [*:0]const u8 {
     return @tagName(currentPath());
 }
 
-export fn jwt_force_cpu_path(name: ?[*:0]const u8) bool {
+pub export fn jwt_force_cpu_path(name: ?[*:0]const u8) bool {
     const wanted = std.mem.span(name orelse {
         fail(error.NullPointer);
         return false;
@@ -617,4 +617,9 @@ export fn jwt_force_cpu_path(name: ?[*:0]const u8) bool {
 
 test {
     _ = @import("lib_test.zig");
+    _ = jwt;
+}
+
+test "the exports are those of the header, with the same arguments" {
+    try @import("lib_test.zig").expectSignatures(@This());
 }

@@ -106,6 +106,11 @@ def buffer(size: int) -> Any:
     return ctypes.create_string_buffer(size)
 
 
+def text(pointer: int) -> bytes:
+    """A copy of the bytes at `pointer` up to the first NUL, as Bun's CString reads them."""
+    return ctypes.string_at(pointer)
+
+
 def callback(args: tuple[str, ...], returns: str, function: Callable[..., Any]) -> Any:
     """A C function pointer that calls `function` on any thread; keep it while C may call."""
     prototype = ctypes.CFUNCTYPE(_CTYPES[returns], *(_CTYPES[name] for name in args))

@@ -42,8 +42,8 @@ class Verified(NamedTuple):
     payload: bytes
     matched_key: str | int | None
     """With several keys: the `kid` of the one that matched, or its index."""
-    payload_problem: str | None
-    """Why the payload is not acceptable as claims, or None."""
+    is_json: bool
+    """Whether the library has found the payload to be one JSON object (RFC 8259, UTF-8)."""
 
 
 class PyJWS:
@@ -233,9 +233,9 @@ class PyJWS:
     ) -> Verified:
         """Verifies a token in one native call, for all keys.
 
-        With `as_claims` the payload must also be one JSON object without a registered claim
-        given twice. Whether it is shows in the result's `payload_problem`, so that the caller can
-        look for a better explanation before it refuses the token.
+        With `as_claims` the payload must be acceptable as claims: not nested too deep, no
+        registered claim twice. Whether it is strict JSON shows in the result's `is_json`, so that
+        the caller can look for the exact reason before it refuses the token.
 
         Raises: what `decode_complete` raises.
         """
@@ -247,36 +247,27 @@ class PyJWS:
         token = token_bytes(jwt)
         try:
             keys = self._prepare(key, options)
+            if isinstance(keys, KeySet) and keys.names is not None:
+                keys = keys.narrowed_to(self.get_unverified_header(token).get("kid"))
+            if not self._is_allowed(HS256, algorithms):
+                raise InvalidAlgorithmError("The specified alg value is not allowed")
         except (InvalidKeyError, TypeError, ValueError):
+            # What is wrong with the token itself goes first.
             self._explain(token, algorithms, options)
             raise
-        if not self._is_allowed(HS256, algorithms):
-            self._explain(token, algorithms, options)
-        names = keys.names if isinstance(keys, KeySet) else None
-        if isinstance(keys, KeySet) and names is not None:
-            kid = self._unverified_kid(token, options)
-            if kid is not None:
-                named = keys.named(kid)
-                if named is None:
-                    self._explain(token, algorithms, options)
-                    raise InvalidSignatureError("The token names a key that is not among the keys")
-                keys, names = named, (kid,)
         code, payload, index = native.verify(
             token,
             keys.handles,
             options.get("max_token_bytes", MAX_TOKEN_BYTES),
             as_claims=as_claims,
         )
-        matched_key: str | int | None = None
-        if names is not None:
-            matched_key = names[index]
-        elif isinstance(keys, KeySet):
-            matched_key = index
+        matched_key = keys.label(index) if isinstance(keys, KeySet) else None
         if code == native.OK:
-            return Verified(payload, matched_key, None)
-        if code in native.PAYLOAD_PROBLEMS:
-            payload = self._load(token, options)[0]
-            return Verified(payload, matched_key, native.explain(code))
+            return Verified(payload, matched_key, is_json=as_claims)
+        if code == native.PAYLOAD_JSON:
+            return Verified(self._load(token, options)[0], matched_key, is_json=False)
+        if code in native.PLAIN_REASONS:
+            raise DecodeError(f"Invalid token: {native.explain(code)}")
         self._explain(token, algorithms, options)
         if code in (native.SIGNATURE, native.SIGNATURE_ENCODING):
             raise InvalidSignatureError("Signature verification failed")
@@ -302,10 +293,6 @@ class PyJWS:
         if algorithms is None or isinstance(algorithms, str):
             return algorithms is None or algorithm == algorithms
         return algorithm in algorithms
-
-    def _unverified_kid(self, token: bytes, options: SigOptions) -> str | None:
-        kid = self.get_unverified_header(token).get("kid")
-        return kid if isinstance(kid, str) else None
 
     def _load(self, jwt: str | bytes, options: SigOptions) -> tuple[bytes, dict[str, Any], bytes]:
         """Takes a token apart: payload, header and signature. Nothing is verified."""

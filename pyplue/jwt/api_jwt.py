@@ -233,7 +233,7 @@ class PyJWT:
             and subject is None
             and verify is None
             and detached_payload is None
-            and leeway == 0
+            and not leeway
             and not kwargs
         ):
             if type(algorithms) is list and HS256 in algorithms:
@@ -243,13 +243,13 @@ class PyJWT:
             if type(prepared) is Key and type(jwt) is str and jwt.isascii() and "\0" not in jwt:
                 text = verify_text(prepared.handle, jwt.encode())
                 if text is not None:
-                    claims = loads(text)
+                    claims: dict[str, Any] = loads(text)
                     if (
                         "aud" not in claims
                         and type(claims.get("sub", "")) is str
                         and type(claims.get("jti", "")) is str
                     ):
-                        return cast(dict[str, Any], claims)
+                        return claims
         warn_unsupported("decode", kwargs)
         decoded = self._decode(
             jwt,
@@ -298,8 +298,11 @@ class PyJWT:
             leeway,
         )
         if "header" not in decoded:
-            whole = self._jws.decode_complete(jwt, options={"verify_signature": False})
-            decoded = {**whole, **decoded}
+            whole: SigOptions = {
+                "verify_signature": False,
+                "max_token_bytes": _merge(self._options, options)["max_token_bytes"],
+            }
+            decoded = {**self._jws.decode_complete(jwt, options=whole), **decoded}
         return decoded
 
     def _decode(
@@ -327,21 +330,22 @@ class PyJWT:
             )
         signature_options = _signature_options(merged)
         signature_options["verify_signature"] = bool(must_verify)
-        problem = None
+        is_strict_json = True
         if must_verify and detached_payload is None and self._reads_json:
             verified = self._jws.verify(jwt, key, algorithms, signature_options, as_claims=True)
-            problem = verified.payload_problem
+            is_strict_json = verified.is_json
             decoded: dict[str, Any] = {"payload": verified.payload}
+            claims = loads(verified.payload) if is_strict_json else self._decode_payload(decoded)
             if verified.matched_key is not None:
                 decoded["matched_key"] = verified.matched_key
         else:
             decoded = self._jws.decode_complete(
                 jwt, key, algorithms, signature_options, detached_payload
             )
-        claims = self._decode_payload(decoded)
+            claims = self._decode_payload(decoded)
         self._validate_claims(claims, merged, audience, issuer, subject, leeway)
-        if problem is not None:
-            raise DecodeError(f"Invalid payload string: {problem}")
+        if not is_strict_json:
+            raise DecodeError("Invalid payload string: it is not strict JSON (RFC 8259)")
         decoded["payload"] = claims
         return decoded
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from datetime import timedelta
@@ -46,6 +47,11 @@ def seconds(span: str | float | timedelta) -> int:
         if not math.isfinite(span):
             raise ValueError(f"not a span of time: {span!r}")
         return round(span)
+    return _parse(span)
+
+
+@functools.lru_cache(maxsize=64)
+def _parse(span: str) -> int:
     match = _SPAN.fullmatch(span) if isinstance(span, str) else None
     if match is None or (match["sign"] and match["direction"]):
         raise ValueError(f"not a span of time: {span!r}; expected for example '7d' or '2 hours'")

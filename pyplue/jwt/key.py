@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
 from pyplue.jwt import native
-from pyplue.jwt.exceptions import InvalidKeyError
+from pyplue.jwt.exceptions import InvalidKeyError, InvalidSignatureError
 from pyplue.jwt.warnings import InsecureKeyLengthWarning
 
 RECOMMENDED_BYTES = 32
@@ -140,11 +140,22 @@ class KeySet:
             )
         self.handles = native.pack_keys([key.handle for key in self.keys])
 
-    def named(self, kid: str) -> Key | None:
-        """The key of this `kid`, or None."""
-        if self.names is None or kid not in self.names:
-            return None
-        return self.keys[self.names.index(kid)]
+    def narrowed_to(self, kid: object) -> KeySet:
+        """The keys for a token whose header has this `kid`: one, or all if it has none.
+
+        Raises:
+            InvalidSignatureError: The token names a key that is not among the keys.
+        """
+        if self.names is None or kid is None:
+            return self
+        if kid not in self.names:
+            raise InvalidSignatureError("The token names a key that is not among the keys")
+        name = self.names[self.names.index(kid)]
+        return KeySet({name: self.keys[self.names.index(name)]})
+
+    def label(self, index: int) -> str | int:
+        """What names the key at this place: its `kid`, or else the place itself."""
+        return index if self.names is None else self.names[index]
 
     def __len__(self) -> int:
         return len(self.keys)

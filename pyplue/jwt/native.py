@@ -25,20 +25,24 @@ ASYMMETRIC_KEY = -5
 UNKNOWN_KEY = -6
 KEY_COUNT = -7
 OPTIONS = -10
+HEADER_JSON = -31
+HEADER_DUPLICATE = -32
+TYP = -37
 SIGNATURE_ENCODING = -40
 SIGNATURE = -41
 PAYLOAD_JSON = -51
 PAYLOAD_DEPTH = -52
 DUPLICATE_CLAIM = -53
-PAYLOAD_PROBLEMS = frozenset((PAYLOAD_JSON, PAYLOAD_DEPTH, DUPLICATE_CLAIM))
+
+PLAIN_REASONS = frozenset((HEADER_DUPLICATE, PAYLOAD_DEPTH, DUPLICATE_CLAIM))
+"""What Python's own parser would not notice."""
 
 _EXPLANATIONS = {
-    PAYLOAD_JSON: "it must be a JSON object in UTF-8 (RFC 8259)",
-    PAYLOAD_DEPTH: "it is nested deeper than 128 levels",
+    PAYLOAD_DEPTH: "the payload is nested deeper than 128 levels",
     DUPLICATE_CLAIM: "a registered claim is given twice",
-    -31: "the header is nested too deep or not strict JSON (RFC 8259)",
-    -32: "a header parameter is given twice",
-    -37: "the header's typ is not a string",
+    HEADER_JSON: "the header is not strict JSON in UTF-8 (RFC 8259), or nested too deep",
+    HEADER_DUPLICATE: "a header parameter is given twice",
+    TYP: "the header's typ is not a string",
 }
 
 sign_text: Callable[[int, bytes], bytes | None] = _lib.unchecked("jwt_sign_text")

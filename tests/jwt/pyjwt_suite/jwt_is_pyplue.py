@@ -1,11 +1,16 @@
-"""A pytest plugin: `import jwt` imports pyplue.jwt.
+"""A pytest plugin: `import jwt` imports pyplue.jwt. Writes how each test ended to a file.
 
 PyJWT's tests reach into a few modules of PyJWT that pyplue.jwt has no use for. They are stood in
 for here; what is not HS256 is absent, as in a PyJWT without the package cryptography.
 """
 
+import json
+import os
 import sys
+from pathlib import Path
 from types import ModuleType
+
+import pytest
 
 import pyplue.jwt
 from pyplue.jwt import api_jwk, api_jws, api_jwt, base64url, exceptions, types, warnings
@@ -19,6 +24,7 @@ algorithms = ModuleType("jwt.algorithms")
 algorithms.__dict__.update(
     has_crypto=False,
     get_default_algorithms=lambda: {"HS256": NotInPyplue()},
+    AllowedRSAKeys=NotInPyplue,
     HMACAlgorithm=NotInPyplue,
     NoneAlgorithm=NotInPyplue,
 )
@@ -35,3 +41,15 @@ for name, module in {
     "warnings": warnings,
 }.items():
     sys.modules[f"jwt.{name}"] = module
+
+
+outcomes: dict[str, str] = {}
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        outcomes[report.nodeid] = report.outcome
+
+
+def pytest_sessionfinish() -> None:
+    Path(os.environ["OUTCOMES"]).write_text(json.dumps(outcomes))

@@ -1,0 +1,50 @@
+"""One home directory for each test, and a collection of all the recordings that the tests make."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from harness import Home
+
+# The largest recordings are decoded by their own tests; a player would take minutes for them.
+LARGEST_KEPT = 2_000_000
+
+
+@pytest.fixture(scope="session")
+def forwarder(need: Callable[[str], str]) -> list[str]:
+    """The command under test. VT_FORWARDER names another, for example the Node forwarder:
+    `VT_FORWARDER="node .../dist/vibetunnel-cli fwd" pytest tests/vt`."""
+    other = os.environ.get("VT_FORWARDER")
+    return shlex.split(other) if other else [need("vibetunnel-fwd")]
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a copy of every recording is kept until the end of the run."""
+    return tmp_path_factory.mktemp("recordings")
+
+
+@pytest.fixture
+def home(forwarder: list[str], recordings: Path, request: pytest.FixtureRequest) -> Iterator[Home]:
+    home = Home(forwarder)
+    yield home
+    name = "".join(c if c.isalnum() else "_" for c in request.node.name)[:80]
+    for session in home.sessions():
+        recording = session.path / "stdout"
+        if recording.is_file() and 0 < recording.stat().st_size <= LARGEST_KEPT:
+            shutil.copy(recording, recordings / f"{name}-{session.id}.cast")
+    home.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The players come last: they play what the other tests have recorded."""
+    items.sort(key=lambda item: "test_players" in item.nodeid)

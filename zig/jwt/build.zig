@@ -42,6 +42,16 @@ pub fn build(b: *std.Build) void {
     const run_fuzz = b.addRunArtifact(fuzz);
     run_fuzz.addArg(b.fmt("{d}", .{fuzz_count}));
     b.step("fuzz", "Verify mutated tokens from fixed seeds").dependOn(&run_fuzz.step);
+
+    const bench = b.addExecutable(.{
+        .name = "bench",
+        .root_module = createModule(b, "src/bench.zig", target, optimize, config),
+        .use_llvm = true,
+    });
+    bench.root_module.addIncludePath(b.path("include"));
+    bench.root_module.linkLibrary(library);
+    const run_bench = b.addRunArtifact(bench);
+    b.step("bench", "Measure signing and verifying").dependOn(&run_bench.step);
 }
 
 fn createModule(

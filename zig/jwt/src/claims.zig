@@ -175,8 +175,10 @@ test "fractions and exponents are numbers" {
 }
 
 test "another type is an error and never the same as no claim" {
-    const wrong = [_][]const u8{ "\"1000\"", "null", "true", "false", "[]", "{}", "[9999]", "1e400" };
-    inline for (.{ "exp", "nbf", "iat" }, .{ error.ExpType, error.NbfType, error.IatType }) |name, err| {
+    const wrong = [_][]const u8{ "\"9\"", "null", "true", "false", "[]", "{}", "[9]", "1e400" };
+    const names = .{ "exp", "nbf", "iat" };
+    const errors = .{ error.ExpType, error.NbfType, error.IatType };
+    inline for (names, errors) |name, err| {
         for (wrong) |value| {
             var buffer: [64]u8 = undefined;
             const payload = try std.fmt.bufPrint(&buffer, "{{\"{s}\":{s}}}", .{ name, value });

@@ -77,7 +77,7 @@ test "headers that only differ in order, space, kid or typ are accepted" {
         "{\"typ\":\"JWT\",\r\n \"alg\":\"HS256\"}",
         "{\"typ\":\"at+jwt\",\"alg\":\"HS256\",\"kid\":\"2026-07\"}",
         "{\"alg\":\"\\u0048S256\",\"b64\":true,\"x\":[{\"alg\":\"none\"}]}",
-        "{\"alg\":\"HS256\",\"jwk\":{\"kty\":\"oct\",\"k\":\"AA\"},\"jku\":\"https://example.org\"}",
+        "{\"alg\":\"HS256\",\"jwk\":{\"kty\":\"oct\",\"k\":\"AA\"},\"jku\":\"https://a.example\"}",
     }) |text| {
         errdefer std.debug.print("header: {s}\n", .{text});
         try check(text);

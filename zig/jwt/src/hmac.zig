@@ -25,7 +25,11 @@ pub const Key = struct {
             std.crypto.secureZero(u32, &state);
         }
 
-        var key: Key = .{ .inner = sha256.initial_state, .outer = sha256.initial_state, .path = path };
+        var key: Key = .{
+            .inner = sha256.initial_state,
+            .outer = sha256.initial_state,
+            .path = path,
+        };
         for (&block) |*byte| byte.* ^= 0x36;
         sha256.compress(path, &key.inner, &block);
         for (&block) |*byte| byte.* ^= 0x36 ^ 0x5c;

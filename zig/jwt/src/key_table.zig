@@ -192,7 +192,9 @@ test "a destroyed key is wiped" {
     defer testing.allocator.destroy(table);
     const handle = try table.create(&testKey(7));
     try table.destroy(handle);
-    for (&table.slots[handle.index].words) |*word| try testing.expectEqual(0, word.load(.monotonic));
+    for (&table.slots[handle.index].words) |*word| {
+        try testing.expectEqual(0, word.load(.monotonic));
+    }
 }
 
 test "a slot whose generations are used up is retired" {

@@ -545,7 +545,12 @@ pub export fn jwt_decode_unverified(
     return succeed(text.len);
 }
 
-pub export fn jwt_mac(key: u32, data: ?[*]const u8, data_len: usize, mac: ?*[hmac.mac_bytes]u8) bool {
+pub export fn jwt_mac(
+    key: u32,
+    data: ?[*]const u8,
+    data_len: usize,
+    mac: ?*[hmac.mac_bytes]u8,
+) bool {
     macInto(key, data, data_len, mac) catch |err| {
         fail(err);
         return false;

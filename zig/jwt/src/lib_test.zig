@@ -59,7 +59,8 @@ fn expectSameType(comptime Declared: type, comptime Exported: type) !void {
     try testing.expectEqual(@bitSizeOf(Declared), @bitSizeOf(Exported));
     try testing.expectEqual(isPointer(Declared), isPointer(Exported));
     if (@typeInfo(Declared) == .int) {
-        try testing.expectEqual(@typeInfo(Declared).int.signedness, @typeInfo(Exported).int.signedness);
+        const declared = @typeInfo(Declared).int.signedness;
+        try testing.expectEqual(declared, @typeInfo(Exported).int.signedness);
     }
 }
 
@@ -256,7 +257,12 @@ test "verification with options: checks, clock, leeway, rotation" {
     const text = "{\"exp\":1000}";
     const len: usize = @intCast(c.jwt_sign_into(keys[1], text, text.len, &token, token.len));
 
-    var options: c.jwt_options = .{ .now_s = 999, .leeway_s = 0, .checks = 7, .max_token_bytes = 0 };
+    var options: c.jwt_options = .{
+        .now_s = 999,
+        .leeway_s = 0,
+        .checks = c.JWT_CHECK_ALL,
+        .max_token_bytes = 0,
+    };
     var index: i32 = 9;
     const good = c.jwt_verify_with(&token, len, &keys, 2, &options, &out, out.len, &index);
     try testing.expectEqualStrings(text, out[0..@intCast(good)]);
@@ -427,7 +433,9 @@ const Rotation = struct {
 };
 
 test "eight threads sign and verify while the secret rotates" {
-    var rotation: Rotation = .{ .keys = .{ create(Rotation.secrets[0]), create(Rotation.secrets[1]) } };
+    var rotation: Rotation = .{
+        .keys = .{ create(Rotation.secrets[0]), create(Rotation.secrets[1]) },
+    };
     defer for (rotation.keys) |key| {
         _ = c.jwt_key_destroy(key);
     };

@@ -147,7 +147,8 @@ test "keys of other kinds are refused, also behind white space" {
     const spki_ed25519 = "\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00" ++ "k" ** 32;
     const pkcs8_ed25519 = "\x30\x2e\x02\x01\x00\x30\x05\x06\x03\x2b\x65\x70\x04\x22\x04\x20" ++
         "k" ** 32;
-    const pkcs1_rsa = "\x30\x82\x01\x0a\x02\x82\x01\x01\x00" ++ "n" ** 256 ++ "\x02\x03\x01\x00\x01";
+    const pkcs1_rsa = "\x30\x82\x01\x0a\x02\x82\x01\x01\x00" ++ "n" ** 256 ++
+        "\x02\x03\x01\x00\x01";
     const sec1_ec = "\x30\x31\x02\x01\x01\x04\x20" ++ "d" ** 32 ++ "\xa0\x0a\x06\x08" ++ "o" ** 8;
     for ([_][]const u8{
         "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n",

@@ -72,9 +72,12 @@ fn cpuid(leaf: u32, subleaf: u32) CpuidLeaf {
     return .{ .eax = eax, .ebx = ebx, .ecx = ecx };
 }
 
+/// HWCAP_SHA2 of Linux's asm/hwcap.h on aarch64, which std does not name.
+const hwcap_sha2 = 1 << 6;
+
 fn aarch64HasSha2() bool {
     return switch (builtin.os.tag) {
-        .linux => std.os.linux.getauxval(std.elf.AT_HWCAP) & std.os.linux.HWCAP.SHA2 != 0,
+        .linux => std.os.linux.getauxval(std.elf.AT_HWCAP) & hwcap_sha2 != 0,
         .macos => true, // every Apple silicon Mac
         else => false,
     };

@@ -6,6 +6,9 @@ const posix = std.posix;
 const asciicast = @import("asciicast.zig");
 const cli = @import("cli.zig");
 const clock = @import("clock.zig");
+const control = @import("control.zig");
+const git = @import("git.zig");
+const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
 const raw_mode = @import("raw_mode.zig");
 const session = @import("session.zig");
@@ -15,9 +18,14 @@ const title_filter = @import("title_filter.zig");
 const InputQueue = @import("input_queue.zig").InputQueue;
 const Log = @import("log.zig").Log;
 const OuterOutput = @import("outer_output.zig").OuterOutput;
+const OuterTitle = @import("outer_title.zig").OuterTitle;
+const Watch = @import("watch.zig").Watch;
 
 /// A child that was asked to end and did not is killed after this time.
 const kill_after_us = 3 * std.time.us_per_s;
+
+/// Whoever asked for the end does not wait longer than this for a terminal that takes nothing.
+const abandon_after_us = 2 * std.time.us_per_s;
 
 /// How long output may keep coming after the child's end, where another process holds the pty.
 const drain_us = 2 * std.time.us_per_s;
@@ -27,6 +35,12 @@ const drain_quiet_us = 100 * std.time.us_per_ms;
 
 /// A pty that hung up while the child lives is tried again after this time.
 const reopen_us = 20 * std.time.us_per_ms;
+
+/// session.json follows the recording's clears at most this often.
+const save_every_us = std.time.us_per_s;
+
+/// No descriptors were left for a client: the next attempt.
+const accept_again_us = 100 * std.time.us_per_ms;
 
 const read_bytes = 64 * 1024;
 
@@ -39,7 +53,13 @@ pub const Start = struct {
     log: *Log,
     session: *session.Session,
     directory: *session.Directory,
+    /// The directory's path, for those who watch by path.
+    path: [:0]const u8,
     recording: posix.fd_t,
+    listener: posix.fd_t,
+    title: OuterTitle,
+    /// Our own environment.
+    inherited: []const [*:0]const u8,
     size: asciicast.Size,
     argv: [:null]const ?[*:0]const u8,
     envp: [:null]const ?[*:0]const u8,
@@ -54,6 +74,14 @@ pub const Forwarder = struct {
     recorder: asciicast.Recorder,
     filter: title_filter.TitleFilter,
     outer: OuterOutput,
+    title: OuterTitle,
+    server: ipc.Server,
+    accept_at_us: ?u64,
+    /// Whose queue is written next: 0 is the keyboard, then the clients.
+    next_source: usize,
+    watch: Watch,
+    git_job: ?*git.Job,
+    git_storage: git.Job,
     signal_fd: posix.fd_t,
 
     master: posix.fd_t,
@@ -70,6 +98,13 @@ pub const Forwarder = struct {
 
     /// Somebody asked for the end: when to stop asking nicely.
     kill_at_us: ?u64,
+    end_requested: bool,
+    /// A signal to us asked before.
+    signalled: bool,
+    /// A client renamed the session, and session.json does not know yet.
+    name_changed: bool,
+    saved_clear_offset: u64,
+    saved_us: u64,
     recording_warned: bool,
 
     read_buffer: [read_bytes]u8,
@@ -98,6 +133,11 @@ pub const Forwarder = struct {
         f.directory = start.directory;
         f.filter = .{};
         f.outer = .init(stdout);
+        f.title = start.title;
+        f.server.init(start.listener);
+        f.accept_at_us = null;
+        f.next_source = 0;
+        f.git_job = null;
         f.master_state = .open;
         f.exit_code = null;
         f.stdin_open = true;
@@ -105,6 +145,11 @@ pub const Forwarder = struct {
         f.keyboard.end = 0;
         f.keyboard.carry = .{};
         f.kill_at_us = null;
+        f.end_requested = false;
+        f.signalled = false;
+        f.name_changed = false;
+        f.saved_clear_offset = 0;
+        f.saved_us = 0;
         f.recording_warned = false;
         f.signal_fd = try signals.install();
 
@@ -127,6 +172,18 @@ pub const Forwarder = struct {
         f.session.status = .running;
         f.session.pid = f.child;
         f.saveSession(f.session.stateFields()[0..2]);
+        // From here on the child runs beside us.
+        f.title.begin(&f.session.name);
+        f.watch = .init(f.directory.fd, start.path, clock.monotonicUs());
+        f.followRename(); // before anybody watched
+        f.log.open();
+        if (git.isInside(start.session.cwd)) {
+            git.start(&f.git_storage, start.session.cwd, start.inherited) catch |err| {
+                f.log.print(.warn, "cannot look for git: {s}", .{@errorName(err)});
+                return;
+            };
+            f.git_job = &f.git_storage;
+        }
     }
 
     fn saveSession(f: *Forwarder, fields: anytype) void {
@@ -137,71 +194,140 @@ pub const Forwarder = struct {
 
     // --- one turn of the loop ---
 
-    const Slot = enum { signals, master, keyboard, outer };
+    const Slot = enum { signals, master, keyboard, outer, listener, watch, git };
+    const slot_count = std.meta.fields(Slot).len;
+    const PollFds = [slot_count + ipc.max_clients]posix.pollfd;
 
     fn turn(f: *Forwarder) void {
-        var fds: [std.meta.fields(Slot).len]posix.pollfd = undefined;
-        f.watch(&fds);
+        var fds: PollFds = undefined;
+        f.interests(&fds);
         // Readers of the recording see everything before we sleep.
         const n = posix.poll(&fds, if (f.recorder.pending()) 0 else f.timeout()) catch 0;
         if (n == 0) f.recorder.flush();
         const now = clock.monotonicUs();
-        if (fds[@intFromEnum(Slot.signals)].revents != 0) f.onSignals(now);
-        if (fds[@intFromEnum(Slot.outer)].revents != 0) f.outer.proceed();
+        if (ready(&fds, .signals)) f.onSignals(now);
+        if (ready(&fds, .outer)) f.outer.proceed();
         const master = fds[@intFromEnum(Slot.master)].revents;
         if (master & (posix.POLL.IN | posix.POLL.HUP | posix.POLL.ERR) != 0) f.onOutput(now);
         if (master & posix.POLL.OUT != 0) f.writeQueued(now);
-        if (fds[@intFromEnum(Slot.keyboard)].revents != 0) f.onKeyboard(now);
+        if (ready(&fds, .keyboard)) f.onKeyboard(now);
+        if (ready(&fds, .listener)) f.onConnect(now);
+        if (ready(&fds, .watch) and f.watch.drain()) f.followRename();
+        if (ready(&fds, .git)) f.onGit();
+        for (fds[slot_count..], 0..) |it, index| {
+            if (it.revents != 0) f.onClient(now, index);
+        }
         f.tick(now);
     }
 
-    fn watch(f: *Forwarder, fds: []posix.pollfd) void {
+    fn ready(fds: *const PollFds, slot: Slot) bool {
+        return fds[@intFromEnum(slot)].revents != 0;
+    }
+
+    fn interests(f: *Forwarder, fds: *PollFds) void {
         const in = posix.POLL.IN;
         const out = posix.POLL.OUT;
         var events: i16 = 0;
         // A terminal that does not keep up makes the child wait, as it would without us.
         if (f.outer.pending.len == 0) events |= in;
-        if (!f.keyboard.isEmpty()) events |= out;
-        const reading = f.stdin_open and f.keyboard.isEmpty();
+        if (f.inputWaits()) events |= out;
+        const master = f.master_state == .open and events != 0;
+        const keyboard = f.stdin_open and f.keyboard.isEmpty();
+        const accepting = f.accept_at_us == null and !f.server.isFull();
         set(fds, .signals, f.signal_fd, in);
-        set(fds, .master, if (f.master_state == .open and events != 0) f.master else -1, events);
-        set(fds, .keyboard, if (reading) stdin else -1, in);
+        set(fds, .master, if (master) f.master else -1, events);
+        set(fds, .keyboard, if (keyboard) stdin else -1, in);
         set(fds, .outer, if (f.outer.pending.len > 0) f.outer.fd else -1, out);
+        set(fds, .listener, if (accepting) f.server.listener else -1, in);
+        set(fds, .watch, f.watch.fd, in);
+        set(fds, .git, if (f.git_job) |job| job.fd else -1, in);
+        for (fds[slot_count..], f.server.clients) |*it, slot| {
+            const fd = if (slot) |client| (if (client.wantsMore()) client.fd else -1) else -1;
+            it.* = .{ .fd = fd, .events = in, .revents = 0 };
+        }
     }
 
-    fn set(fds: []posix.pollfd, slot: Slot, fd: posix.fd_t, events: i16) void {
+    fn set(fds: *PollFds, slot: Slot, fd: posix.fd_t, events: i16) void {
         fds[@intFromEnum(slot)] = .{ .fd = fd, .events = events, .revents = 0 };
     }
 
     /// Milliseconds until `tick` has something to do; -1 for never.
     fn timeout(f: *Forwarder) i32 {
-        var at: u64 = std.math.maxInt(u64);
-        if (f.recorder.deadline()) |us| at = @min(at, us);
-        if (f.kill_at_us) |us| at = @min(at, us);
-        if (f.master_state == .suspended) at = @min(at, f.master_state.suspended);
-        if (f.exit_code != null) at = @min(at, f.quiet_since_us + drain_quiet_us);
-        if (at == std.math.maxInt(u64)) return -1;
+        const never = std.math.maxInt(u64);
+        const at = std.mem.min(u64, &.{
+            f.recorder.deadline() orelse never,
+            f.kill_at_us orelse never,
+            f.accept_at_us orelse never,
+            f.watch.next_us orelse never,
+            if (f.master_state == .suspended) f.master_state.suspended else never,
+            if (f.clearIsUnsaved()) f.saved_us + save_every_us else never,
+            f.drainDeadline() orelse never,
+        });
+        if (at == never) return -1;
         const left = at -| clock.monotonicUs();
-        return @intCast(@min(std.math.divCeil(u64, left, 1000) catch unreachable, 60_000));
+        return @intCast(@min(left / std.time.us_per_ms + 1, 60_000));
+    }
+
+    /// When the child has ended: the end of waiting for its output, or for the terminal.
+    fn drainDeadline(f: *const Forwarder) ?u64 {
+        if (f.exit_code == null) return null;
+        if (f.outer.pending.len == 0) {
+            return @min(f.quiet_since_us + drain_quiet_us, f.exited_us + drain_us);
+        }
+        return if (f.end_requested) f.exited_us + abandon_after_us else null;
     }
 
     fn tick(f: *Forwarder, now: u64) void {
         f.recorder.tick(now);
         if (f.kill_at_us) |at| if (now >= at) {
-            f.kill_at_us = now + kill_after_us;
+            f.kill_at_us = null;
             if (f.exit_code == null) f.signalChild(posix.SIG.KILL);
-            // Whoever asked for the end does not wait for a terminal that takes nothing.
-            if (f.exit_code != null) f.outer.abandon();
+        };
+        if (f.exit_code != null and f.end_requested and now >= f.exited_us + abandon_after_us) {
+            f.outer.abandon();
+        }
+        if (f.accept_at_us) |at| if (now >= at) {
+            f.accept_at_us = null;
         };
         if (f.master_state == .suspended and now >= f.master_state.suspended) {
             f.master_state = .open;
         }
-        if (f.recorder.file.failure) |failure| if (!f.recording_warned) {
-            f.recording_warned = true;
-            f.log.print(.@"error", "recording stopped, the session goes on: {s}", .{
-                @errorName(failure),
-            });
-        };
+        if (f.watch.tick(now)) f.followRename();
+        if (f.name_changed) {
+            f.name_changed = false;
+            f.saveSession(&f.session.nameFields());
+        }
+        if (f.clearIsUnsaved() and now >= f.saved_us + save_every_us) f.saveClear(now);
+        f.showTitle();
+        f.warnOfRecording();
+    }
+
+    fn clearIsUnsaved(f: *const Forwarder) bool {
+        return f.recorder.clear_offset != f.saved_clear_offset;
+    }
+
+    fn saveClear(f: *Forwarder, now: u64) void {
+        f.recorder.flush(); // the offset must not be beyond the end of the file
+        f.saved_us = now;
+        f.saved_clear_offset = f.recorder.clear_offset;
+        f.session.clear_offset = f.recorder.clear_offset;
+        f.saveSession(f.session.stateFields()[3..4]);
+    }
+
+    /// Between two sequences of the program, never within one.
+    fn showTitle(f: *Forwarder) void {
+        if (!f.title.waits() or f.outer.pending.len > 0) return;
+        if (!f.recorder.scanner.betweenSequences() or f.recorder.carry.len > 0) return;
+        f.outer.send(f.title.take());
+    }
+
+    fn warnOfRecording(f: *Forwarder) void {
+        const failure = f.recorder.file.failure orelse return;
+        if (f.recording_warned) return;
+        f.recording_warned = true;
+        f.log.print(.@"error", "recording stopped, the session goes on: {s}", .{
+            @errorName(failure),
+        });
     }
 
     // --- the child's output ---
@@ -260,8 +386,31 @@ pub const Forwarder = struct {
         queue.push(bytes[taken..]);
     }
 
+    fn inputWaits(f: *const Forwarder) bool {
+        if (!f.keyboard.isEmpty()) return true;
+        for (f.server.clients) |slot| {
+            if (slot) |client| if (!client.queue.isEmpty()) return true;
+        }
+        return false;
+    }
+
+    /// Every source gets its turn, so that a long paste does not shut out a Ctrl-C.
     fn writeQueued(f: *Forwarder, now: u64) void {
-        f.keyboard.consume(f.writeMaster(now, f.keyboard.slice(), &f.keyboard));
+        const sources = 1 + ipc.max_clients;
+        for (0..sources) |_| {
+            const source = f.next_source;
+            const queue = if (source == 0) &f.keyboard else queue: {
+                const client = f.server.clients[source - 1];
+                break :queue if (client) |it| &it.queue else null;
+            };
+            f.next_source = (source + 1) % sources;
+            const waiting = queue orelse continue;
+            if (waiting.isEmpty()) continue;
+            waiting.consume(f.writeMaster(now, waiting.slice(), waiting));
+            const full = !waiting.isEmpty();
+            if (source > 0) f.serve(now, source - 1);
+            if (full) return;
+        }
     }
 
     fn writeMaster(f: *Forwarder, now: u64, bytes: []const u8, queue: *InputQueue) usize {
@@ -277,6 +426,87 @@ pub const Forwarder = struct {
             f.recorder.input(now, bytes[0..n], &queue.carry);
         }
         return n;
+    }
+
+    // --- clients ---
+
+    fn onConnect(f: *Forwarder, now: u64) void {
+        f.server.acceptAll() catch {
+            f.accept_at_us = now + accept_again_us;
+        };
+    }
+
+    fn onClient(f: *Forwarder, now: u64, index: usize) void {
+        const client = f.server.clients[index] orelse return;
+        if (!client.wantsMore()) return;
+        client.receive();
+        f.serve(now, index);
+    }
+
+    /// Does what the client has asked for so far, as long as there is room for what it types.
+    fn serve(f: *Forwarder, now: u64, index: usize) void {
+        const client = f.server.clients[index] orelse return;
+        while (true) {
+            const step = client.parser.next(client.unparsed(), client.queue.room());
+            client.consume(step.used);
+            switch (step.event) {
+                .none => break,
+                .input => |input| {
+                    f.typeInput(now, &client.queue, input.bytes);
+                    // A character that the frame cut stays cut.
+                    if (input.last and client.queue.isEmpty()) {
+                        f.recorder.endInput(now, &client.queue.carry);
+                    }
+                },
+                .control => |text| if (control.parse(text)) |command| f.obey(now, command),
+                .heartbeat => client.answerHeartbeat(now),
+                .oversized => return f.server.close(index),
+            }
+        }
+        const done = client.unparsed().len == 0 and client.queue.isEmpty();
+        if (client.ended and done) f.server.close(index);
+    }
+
+    fn obey(f: *Forwarder, now: u64, command: control.Command) void {
+        switch (command) {
+            .resize => |size| f.resize(now, size),
+            .reset_size => f.followOuterSize(now),
+            .kill => |signal| {
+                f.signalChild(signal);
+                switch (signal) {
+                    // A stopped child could not end.
+                    posix.SIG.TERM, posix.SIG.HUP, posix.SIG.INT => {
+                        f.signalChild(posix.SIG.CONT);
+                        f.end_requested = true;
+                    },
+                    posix.SIG.KILL => f.end_requested = true,
+                    else => {},
+                }
+            },
+            .update_title => |name| {
+                f.session.name = name;
+                f.name_changed = true;
+                f.title.renamed(&name);
+            },
+        }
+    }
+
+    /// Somebody may have changed the name in session.json.
+    fn followRename(f: *Forwarder) void {
+        if (f.name_changed) return; // ours is newer
+        const name = f.directory.readName() orelse return;
+        if (name.eql(&f.session.name)) return;
+        f.session.name = name;
+        f.title.renamed(&name);
+    }
+
+    fn onGit(f: *Forwarder) void {
+        const job = f.git_job orelse return;
+        if (!job.receive()) return;
+        f.git_job = null;
+        const info = job.finish() orelse return;
+        f.session.git = info.*;
+        f.saveSession(&f.session.gitFields());
     }
 
     // --- signals, sizes, the end ---
@@ -308,7 +538,9 @@ pub const Forwarder = struct {
 
     /// Passes the signal on; the second one, or a child that stays, is the end of patience.
     fn askToEnd(f: *Forwarder, now: u64, signal: u8) void {
-        if (f.kill_at_us != null) return f.signalChild(posix.SIG.KILL);
+        if (f.signalled) return f.signalChild(posix.SIG.KILL);
+        f.signalled = true;
+        f.end_requested = true;
         f.kill_at_us = now + kill_after_us;
         f.signalChild(signal);
         f.signalChild(posix.SIG.CONT);
@@ -323,9 +555,7 @@ pub const Forwarder = struct {
     fn finished(f: *Forwarder) bool {
         if (f.exit_code == null) return false;
         if (f.outer.pending.len > 0) return false;
-        if (f.master_state == .ended) return true;
-        const now = clock.monotonicUs();
-        return now >= f.quiet_since_us + drain_quiet_us or now >= f.exited_us + drain_us;
+        return f.master_state == .ended or clock.monotonicUs() >= f.drainDeadline().?;
     }
 
     /// In an order that readers can rely on: no output is missing, session.json says "exited"
@@ -338,14 +568,16 @@ pub const Forwarder = struct {
             f.recorder.output(now, f.filtered[0..held]);
         }
         f.recorder.endOutput(now);
-        f.recorder.flush();
+        if (f.git_job) |job| _ = job.finish();
+        if (f.name_changed) f.saveSession(&f.session.nameFields());
         f.session.status = .exited;
         f.session.exit_code = f.exit_code;
-        f.session.clear_offset = f.recorder.clear_offset;
-        const fields = f.session.stateFields();
-        f.saveSession(&fields);
+        if (f.clearIsUnsaved()) f.saveClear(now);
+        f.saveSession(f.session.stateFields()[0..3]);
         f.recorder.exit(f.exit_code.?, f.session.id);
         spawn.reap(f.child);
         f.directory.unlinkSocket();
+        f.server.deinit();
+        f.warnOfRecording();
     }
 };

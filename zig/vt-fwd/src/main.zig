@@ -6,6 +6,9 @@ const asciicast = @import("asciicast.zig");
 const cli = @import("cli.zig");
 const clock = @import("clock.zig");
 const control_dir = @import("control_dir.zig");
+const control = @import("control.zig");
+const frames = @import("frames.zig");
+const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
 const raw_mode = @import("raw_mode.zig");
 const session = @import("session.zig");
@@ -18,6 +21,7 @@ const Log = @import("log.zig").Log;
 pub const version = "0.1.0";
 
 const exit_startup: u8 = 1;
+const exit_not_runnable: u8 = 126;
 
 /// What a session has when nobody knows better: without a terminal, and nested without one.
 const default_size: asciicast.Size = .{ .cols = 120, .rows = 40 };
@@ -63,7 +67,11 @@ pub fn main() u8 {
         ),
     };
     var log: Log = .{ .level = options.level, .path = logPath(allocator, &options) };
-    return start(allocator, &options, &log) catch |err| switch (err) {
+    const code = if (options.update_title) |text|
+        updateTitle(allocator, &options, &log, text)
+    else
+        start(allocator, &options, &log);
+    return code catch |err| switch (err) {
         error.OutOfMemory => outOfMemory(),
     };
 }
@@ -96,7 +104,57 @@ fn createStartedFile() void {
 fn logPath(allocator: std.mem.Allocator, options: *const cli.Options) ?[:0]const u8 {
     if (options.log_file) |path| return path;
     const home = posix.getenv("HOME") orelse return null;
+    const folder = std.fmt.allocPrintSentinel(allocator, "{s}/.vibetunnel", .{home}, 0) catch
+        return null;
+    posix.mkdirZ(folder, 0o700) catch {}; // it is there, or the log goes without a file
     return std.fmt.allocPrintSentinel(allocator, "{s}/.vibetunnel/log.txt", .{home}, 0) catch null;
+}
+
+/// Where a session's things are.
+const Paths = struct {
+    directory: [:0]const u8,
+    fifo: [:0]const u8,
+    socket: [:0]const u8,
+
+    fn init(allocator: std.mem.Allocator, id: []const u8) error{OutOfMemory}!Paths {
+        const chosen = posix.getenv("VIBETUNNEL_CONTROL_DIR");
+        const root = try control_dir.root(allocator, chosen, posix.getenv("HOME"));
+        const args = .{ root, id };
+        return .{
+            .directory = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}", args, 0),
+            .fifo = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}/stdin", args, 0),
+            .socket = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}/ipc.sock", args, 0),
+        };
+    }
+};
+
+/// Renames a session: on disk first, which is what counts; its forwarder is told if it listens.
+fn updateTitle(
+    allocator: std.mem.Allocator,
+    options: *const cli.Options,
+    log: *Log,
+    text: []const u8,
+) error{OutOfMemory}!u8 {
+    const id = options.session_id.?; // the command line was refused without it
+    const paths: Paths = try .init(allocator, id);
+    const name: title.Name = .fromBytes(text);
+    var directory = session.Directory.existing(paths.directory) orelse {
+        log.print(.@"error", "there is no session {s}", .{id});
+        return exit_startup;
+    };
+    directory.rename(&name) catch |err| {
+        log.print(.@"error", "cannot rename session {s}: {s}", .{ id, explain(err) });
+        return exit_startup;
+    };
+    const fd = ipc.connect(paths.socket) orelse return 0;
+    defer posix.close(fd);
+    var message: [frames.header_bytes + control.max_update_title_bytes]u8 = undefined;
+    const payload = control.updateTitle(message[frames.header_bytes..], &name);
+    frames.writeHeader(message[0..frames.header_bytes], .control, payload.len);
+    const frame = message[0 .. frames.header_bytes + payload.len];
+    // The name is on disk, where the forwarder looks too.
+    _ = posix.sendto(fd, frame, posix.MSG.DONTWAIT | posix.MSG.NOSIGNAL, null, 0) catch 0;
+    return 0;
 }
 
 fn start(
@@ -104,29 +162,30 @@ fn start(
     options: *const cli.Options,
     log: *Log,
 ) error{OutOfMemory}!u8 {
-    const home = posix.getenv("HOME") orelse "";
-    const root = try control_dir.root(allocator, posix.getenv("VIBETUNNEL_CONTROL_DIR"), home);
     var id_buffer: [control_dir.max_id_bytes]u8 = undefined;
     const now_ms = clock.epochMs();
     const id = options.session_id orelse
         control_dir.defaultId(&id_buffer, @intCast(now_ms), session.ownPid());
-    const path = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}", .{ root, id }, 0);
-    const socket = try std.fmt.allocPrintSentinel(allocator, "{s}/ipc.sock", .{path}, 0);
-    if (socket.len > control_dir.max_socket_path_bytes) {
+    const paths: Paths = try .init(allocator, id);
+    if (paths.socket.len > control_dir.max_socket_path_bytes) {
         log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
             "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{
-            socket, socket.len, control_dir.max_socket_path_bytes,
+            paths.socket, paths.socket.len, control_dir.max_socket_path_bytes,
         });
         return exit_startup;
     }
-
     var cwd_buffer: [posix.PATH_MAX]u8 = undefined;
     const cwd = posix.getcwd(&cwd_buffer) catch "/"; // removed, or not ours to know
     const nested = posix.getenv("VIBETUNNEL_SESSION_ID") != null;
     const size, const size_is_known = initialSize(nested);
+    const context: title.Context = .{
+        .argv0 = options.command[0],
+        .cwd = cwd,
+        .home = posix.getenv("HOME") orelse "",
+    };
     var it: session.Session = .{
         .id = id,
-        .name = title.defaultName(.{ .argv0 = options.command[0], .cwd = cwd, .home = home }),
+        .name = title.defaultName(context),
         .command = options.command,
         .cwd = cwd,
         .started_at = session.isoTime(now_ms),
@@ -136,44 +195,58 @@ fn start(
     };
     const argv = try allocator.allocSentinel(?[*:0]const u8, options.command.len, null);
     for (argv, options.command) |*pointer, word| pointer.* = word.ptr;
-    const envp = try spawn.environment(allocator, @ptrCast(std.os.environ), id);
+    const inherited: []const [*:0]const u8 = @ptrCast(std.os.environ);
+    const envp = try spawn.environment(allocator, inherited, id);
 
-    var directory = session.Directory.open(path) catch |err| {
-        log.print(.@"error", "cannot use {s}: {s}", .{ path, explain(err) });
+    var directory = session.Directory.open(paths.directory) catch |err| {
+        log.print(.@"error", "cannot use {s}: {s}", .{ paths.directory, explain(err) });
         return exit_startup;
     };
-    const fifo = try std.fmt.allocPrintSentinel(allocator, "{s}/stdin", .{path}, 0);
-    const recording = prepare(&directory, &it, fifo) catch |err| {
-        log.print(.@"error", "cannot start in {s}: {s}", .{ path, explain(err) });
-        return exit_startup;
+    const prepared = prepare(&directory, &it, &paths) catch |err| {
+        log.print(.@"error", "cannot start in {s}: {s}", .{ paths.directory, explain(err) });
+        return abandon(&directory, &it, exit_startup);
     };
     return forwarder.run(.{
         .options = options,
         .log = log,
         .session = &it,
         .directory = &directory,
-        .recording = recording,
+        .path = paths.directory,
+        .recording = prepared.recording,
+        .listener = prepared.listener,
+        .title = .{ .mode = options.title_mode, .context = context, .silent = !posix.isatty(1) },
+        .inherited = inherited,
         .size = size,
         .argv = argv,
         .envp = envp,
     }) catch |err| {
         log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], @errorName(err) });
-        it.status = .exited;
-        it.exit_code = 126;
-        directory.update(&it, &it.stateFields()) catch {}; // the error was said already
-        directory.unlinkSocket();
-        return 126;
+        return abandon(&directory, &it, exit_not_runnable);
     };
 }
 
+const Prepared = struct { recording: posix.fd_t, listener: posix.fd_t };
+
+/// All that a reader expects to find. The socket is there before the session says "running".
 fn prepare(
     directory: *session.Directory,
     it: *const session.Session,
-    fifo: [:0]const u8,
-) !posix.fd_t {
-    try directory.makeFifo(fifo);
+    paths: *const Paths,
+) !Prepared {
+    try directory.makeFifo(paths.fifo);
     try directory.create(it);
-    return directory.createRecording();
+    const recording = try directory.createRecording();
+    return .{ .recording = recording, .listener = try ipc.listen(paths.socket) };
+}
+
+/// A session that could not be started does not stay "starting".
+fn abandon(directory: *session.Directory, it: *session.Session, code: u8) u8 {
+    it.status = .exited;
+    it.exit_code = code;
+    const fields = it.stateFields();
+    directory.update(it, fields[0..3]) catch {}; // what went wrong was said already
+    directory.unlinkSocket();
+    return code;
 }
 
 fn explain(err: anyerror) []const u8 {
@@ -182,6 +255,8 @@ fn explain(err: anyerror) []const u8 {
         error.StdinIsNotAFifo => "its file 'stdin' is no FIFO: remove it",
         error.CannotCreateDirectory => "the directory cannot be made or is not yours",
         error.CannotCreateFile => "its files cannot be made",
+        error.NoSession => "it has no session.json",
+        error.InvalidJson => "its session.json is not JSON",
         error.NoSpaceLeft => "no space left on the device",
         error.AccessDenied => "permission denied",
         else => @errorName(err),

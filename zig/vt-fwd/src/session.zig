@@ -129,6 +129,12 @@ pub const Directory = struct {
         return directory;
     }
 
+    /// A session that is there, whoever runs it; null when there is none.
+    pub fn existing(path: [:0]const u8) ?Directory {
+        const flags: posix.O = .{ .DIRECTORY = true, .CLOEXEC = true, .NOFOLLOW = true };
+        return .{ .fd = posix.openZ(path, flags, 0) catch return null };
+    }
+
     pub fn close(directory: Directory) void {
         posix.close(directory.fd);
     }
@@ -210,6 +216,17 @@ pub const Directory = struct {
             error.FileNotFound => {}, // the directory is gone
             else => return err,
         };
+    }
+
+    /// Renames a session that is not ours, which must have a valid session.json.
+    pub fn rename(directory: *Directory, name: *const Name) !void {
+        var arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
+        defer arena.deinit();
+        const old = directory.readJson(arena.allocator()) orelse return error.NoSession;
+        const fields = [_]session_json.Field{
+            .{ .key = "name", .value = .{ .string = name.slice() } },
+        };
+        try directory.replaceJson(try session_json.update(arena.allocator(), old, &fields));
     }
 
     /// The session's name as somebody may have changed it, safe to show.

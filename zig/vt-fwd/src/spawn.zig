@@ -99,7 +99,7 @@ pub fn resetSignals() void {
 }
 
 /// Tries `name`, or each place on PATH. Returns why nothing was run.
-fn exec(
+pub fn exec(
     name: []const u8,
     argv: [:null]const ?[*:0]const u8,
     envp: [:null]const ?[*:0]const u8,

@@ -21,6 +21,13 @@ pub fn build(b: *std.Build) void {
     library.installHeader(b.path("include/plue_jwt.h"), "plue_jwt.h");
     b.installArtifact(library);
 
+    const executable = b.addExecutable(.{
+        .name = "plue-jwt",
+        .use_llvm = true,
+        .root_module = createModule(b, "src/main.zig", target, optimize, config),
+    });
+    b.installArtifact(executable);
+
     const test_step = b.step("test", "Run all tests at the chosen -Doptimize");
     const tests = b.addTest(.{
         .root_module = createModule(b, "src/lib.zig", target, optimize, config),

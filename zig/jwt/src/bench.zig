@@ -70,7 +70,7 @@ fn nanosecondsPerCall(b: *Bench, comptime call: fn (*Bench) bool) !f64 {
 
 pub fn main() !void {
     var buffer: [1024]u8 = undefined;
-    var writer = std.fs.File.stdout().writer(&buffer);
+    var writer = std.fs.File.stdout().writerStreaming(&buffer);
     const out = &writer.interface;
     if (!c.jwt_init(secret, secret.len)) return error.Init;
 

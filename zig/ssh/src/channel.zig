@@ -1,0 +1,687 @@
+//! One SSH channel: a command is asked for, decided upon, run, and its bytes are carried both ways
+//! with bounded memory. All of it runs on the connection's loop thread. libssh's callbacks only
+//! note what happened; the work is done by `pump`, outside of libssh.
+
+const std = @import("std");
+const posix = std.posix;
+const libssh = @import("libssh.zig");
+const git_command = @import("git_command.zig");
+const git_process = @import("git_process.zig");
+const repository = @import("repository.zig");
+const decisions = @import("decisions.zig");
+const process_module = @import("process.zig");
+const events = @import("events.zig");
+const Fifo = @import("fifo.zig").Fifo;
+const Watch = @import("poller.zig").Watch;
+const Connection = @import("connection.zig").Connection;
+const Child = @import("child.zig").Child;
+const Counters = events.Counters;
+
+/// Beyond this the client's data stays in libssh, whose window then closes: bytes.
+const stdin_high = 256 * 1024;
+/// libssh's window is 1.28 MB (0.10) or 2 MB (0.12) and it hands on what overruns it. Whoever
+/// does that has this many bytes until the connection ends.
+const unread_max = 8 * 1024 * 1024;
+/// Reads from git in one turn, 64 KB each, until others get theirs.
+const reads_per_turn = 4;
+const out_chunk = 64 * 1024;
+
+const denied_text = "plue: repository not found or access denied\n";
+
+pub const Channel = struct {
+    connection: *Connection,
+    /// Index in the connection's table of channels.
+    number: u12,
+    ssh: *libssh.Channel,
+    callbacks: libssh.ChannelCallbacks,
+    state: State = .idle,
+
+    /// What the client asked for, until it is run. Owned.
+    command: ?[]u8 = null,
+    protocol_buffer: [git_process.protocol_max]u8 = undefined,
+    protocol_len: usize = 0,
+
+    service: git_command.Service = .upload_pack,
+    /// Canonical name; owned.
+    name: ?[]u8 = null,
+    decision: ?Pending = null,
+
+    child: ?Child = null,
+    stdin: ?Watch = null,
+    stdout: ?Watch = null,
+    stderr: ?Watch = null,
+    to_git: Fifo = .{},
+    /// Bytes for the client that libssh did not take; owned, `rest_start` are sent already.
+    rest: []u8 = &.{},
+    rest_start: usize = 0,
+    rest_is_stderr: bool = false,
+    exit: process_module.Exit = .{ .status = 0 },
+
+    remote_eof: bool = false,
+    remote_closed: bool = false,
+    /// libssh holds data that did not fit `to_git`.
+    has_unread: bool = false,
+
+    started_ms: u64 = 0,
+    /// Not 0: SIGKILL then.
+    kill_at_ms: u64 = 0,
+    bytes_in: u64 = 0,
+    bytes_out: u64 = 0,
+
+    const State = enum {
+        /// Open, nothing asked for.
+        idle,
+        /// A command came; `pump` will look at it.
+        requested,
+        shell_requested,
+        deciding,
+        running,
+        /// Only `rest` is still to be sent, then exit status, EOF and close.
+        ending,
+        /// Closed by us; waiting for the client's close.
+        closed,
+    };
+
+    const Pending = struct { id: decisions.Id, deadline_ms: u64 };
+
+    pub fn create(connection: *Connection, number: u12, ssh: *libssh.Channel) !*Channel {
+        const channel = try connection.allocator().create(Channel);
+        errdefer connection.allocator().destroy(channel);
+        channel.* = .{
+            .connection = connection,
+            .number = number,
+            .ssh = ssh,
+            .callbacks = .{
+                .userdata = channel,
+                .data = onData,
+                .eof = onEof,
+                .close = onClose,
+                .shell_request = onShell,
+                .exec_request = onExec,
+                .env_request = onEnv,
+            },
+        };
+        const result = libssh.ssh_add_channel_callbacks(ssh, &channel.callbacks);
+        if (result != libssh.OK) return error.OutOfMemory;
+        return channel;
+    }
+
+    /// Lets go of everything but the SSH channel, which goes with its session or was freed. A git
+    /// that still runs is told to end.
+    pub fn destroy(channel: *Channel) void {
+        const allocator = channel.connection.allocator();
+        if (channel.decision) |pending| _ = channel.connection.loop.server.decisions.cancel(pending.id);
+        channel.closePipes();
+        if (channel.child) |child| {
+            channel.child = null;
+            channel.connection.loop.adopt(child);
+            Counters.sub(&channel.connection.counters().gits_running, 1);
+        }
+        channel.to_git.deinit(allocator);
+        allocator.free(channel.rest);
+        if (channel.command) |text| allocator.free(text);
+        if (channel.name) |text| allocator.free(text);
+        allocator.destroy(channel);
+    }
+
+    fn closePipes(channel: *Channel) void {
+        const poller = &channel.connection.loop.poller;
+        inline for (.{ &channel.stdin, &channel.stdout, &channel.stderr }) |slot| {
+            if (slot.*) |*watch| watch.close(poller);
+            slot.* = null;
+        }
+    }
+
+    /// git's processes may still change something: such a connection is never idle.
+    pub fn isBusy(channel: *const Channel) bool {
+        return switch (channel.state) {
+            .running, .ending => true,
+            .idle, .requested, .shell_requested, .deciding, .closed => false,
+        };
+    }
+
+    // ------------------------------------------------------------ what libssh calls
+
+    fn from(userdata: ?*anyopaque) *Channel {
+        return @ptrCast(@alignCast(userdata.?));
+    }
+
+    fn onData(
+        _: *libssh.Session,
+        _: *libssh.Channel,
+        data: ?[*]u8,
+        len: u32,
+        is_stderr: c_int,
+        userdata: ?*anyopaque,
+    ) callconv(.c) c_int {
+        const channel = from(userdata);
+        channel.connection.activity = true;
+        if (len > unread_max) channel.connection.end(.window, null);
+        const bytes = (data orelse return 0)[0..len];
+        if (is_stderr != 0 or !channel.wantsInput()) return @intCast(len);
+        if (channel.has_unread or channel.to_git.len() >= stdin_high) {
+            channel.has_unread = true;
+            return 0;
+        }
+        channel.bytes_in += len;
+        var taken: usize = 0;
+        if (channel.to_git.len() == 0) taken = channel.writeToGit(bytes);
+        channel.to_git.append(channel.connection.allocator(), bytes[taken..]) catch {
+            channel.connection.end(.resources, "out of memory");
+        };
+        return @intCast(len);
+    }
+
+    fn onEof(_: *libssh.Session, _: *libssh.Channel, userdata: ?*anyopaque) callconv(.c) void {
+        const channel = from(userdata);
+        channel.remote_eof = true;
+        channel.connection.activity = true;
+    }
+
+    fn onClose(_: *libssh.Session, _: *libssh.Channel, userdata: ?*anyopaque) callconv(.c) void {
+        const channel = from(userdata);
+        channel.remote_eof = true;
+        channel.remote_closed = true;
+        channel.connection.activity = true;
+    }
+
+    fn onShell(_: *libssh.Session, _: *libssh.Channel, userdata: ?*anyopaque) callconv(.c) c_int {
+        const channel = from(userdata);
+        channel.connection.activity = true;
+        if (channel.state != .idle) return 1;
+        channel.state = .shell_requested;
+        return 0;
+    }
+
+    fn onExec(
+        _: *libssh.Session,
+        _: *libssh.Channel,
+        text: ?[*:0]const u8,
+        userdata: ?*anyopaque,
+    ) callconv(.c) c_int {
+        const channel = from(userdata);
+        channel.connection.activity = true;
+        if (channel.state != .idle) return 1; // one command for each channel
+        const command = std.mem.span(text orelse return 1);
+        if (command.len > git_command.command_max) return 1;
+        channel.command = channel.connection.allocator().dupe(u8, command) catch return 1;
+        channel.state = .requested;
+        return 0;
+    }
+
+    fn onEnv(
+        _: *libssh.Session,
+        _: *libssh.Channel,
+        name: ?[*:0]const u8,
+        value: ?[*:0]const u8,
+        userdata: ?*anyopaque,
+    ) callconv(.c) c_int {
+        const channel = from(userdata);
+        const text = std.mem.span(value orelse return 1);
+        if (!std.mem.eql(u8, std.mem.span(name orelse return 1), "GIT_PROTOCOL")) return 1;
+        if (channel.state != .idle or !git_process.isGitProtocol(text)) return 1;
+        @memcpy(channel.protocol_buffer[0..text.len], text);
+        channel.protocol_len = text.len;
+        return 0;
+    }
+
+    // ------------------------------------------------------------ from request to process
+
+    /// Does whatever can be done now. false: the channel is over and may be destroyed.
+    pub fn pump(channel: *Channel) bool {
+        switch (channel.state) {
+            .requested => channel.examine(),
+            .shell_requested => channel.greet(),
+            .idle, .deciding, .running, .ending, .closed => {},
+        }
+        if (channel.remote_closed) {
+            channel.finishAfterClose();
+            return false;
+        }
+        switch (channel.state) {
+            .running => {
+                channel.pumpIn();
+                channel.pumpOut();
+                channel.checkExit();
+            },
+            .ending => channel.pumpOut(),
+            .idle, .requested, .shell_requested, .deciding, .closed => {},
+        }
+        if (channel.state == .ending and channel.rest.len == 0) channel.sendEnd();
+        channel.updateInterest();
+        return true;
+    }
+
+    fn greet(channel: *Channel) void {
+        var buffer: [512]u8 = undefined;
+        const text = std.fmt.bufPrint(
+            &buffer,
+            "Hi {s}! You've successfully authenticated, " ++
+                "but plue does not provide shell access.\r\n",
+            .{channel.connection.principal.slice()},
+        ) catch unreachable; // a principal has at most 255 bytes
+        channel.connection.noteRefusedRequest("shell");
+        channel.endWith(text, 1);
+    }
+
+    fn examine(channel: *Channel) void {
+        const connection = channel.connection;
+        const server = connection.loop.server;
+        const allocator = connection.allocator();
+        const command = channel.command.?;
+        channel.command = null;
+        defer allocator.free(command);
+        connection.has_executed = true;
+
+        var path_buffer: [git_command.command_max]u8 = undefined;
+        const parsed = git_command.parse(command, &path_buffer) catch |err| switch (err) {
+            error.UnknownService => return channel.refuse(
+                "service",
+                "plue: only git's upload-pack and receive-pack are served here\n",
+            ),
+            error.Malformed => return channel.refuse("syntax", "plue: malformed git command\n"),
+        };
+        channel.service = parsed.service;
+        if (parsed.service == .upload_archive and !server.config.archive) {
+            return channel.refuse("not_allowed", "plue: git archive is not enabled here\n");
+        }
+        const name = repository.canonicalName(parsed.path) catch {
+            return channel.refuse("path", denied_text);
+        };
+        channel.name = allocator.dupe(u8, name) catch return channel.refuse("spawn", failed_text);
+        if (server.isStopping()) return channel.refuse("stopping", stopping_text);
+        channel.authorize();
+    }
+
+    fn authorize(channel: *Channel) void {
+        const connection = channel.connection;
+        const server = connection.loop.server;
+        const write = channel.service.writes();
+        if (connection.from_table) {
+            const principal = connection.principal.slice();
+            const digest = &connection.key_digest;
+            switch (server.table.authorize(digest, principal, channel.name.?, write)) {
+                .allowed => return channel.start(),
+                .denied, .no_such_key => return channel.refuse("denied", denied_text),
+                .no_rules => {},
+            }
+        }
+        const route = server.authorizeRoute() orelse {
+            const allowed = switch (server.config.default_access) {
+                .none => false,
+                .read => !write,
+                .write => true,
+            };
+            return if (allowed) channel.start() else channel.refuse("denied", denied_text);
+        };
+        const id = server.decisions.ask(route, .{
+            .kind = .{ .authorize = .{
+                .principal = connection.principal.slice(),
+                .repository = channel.name.?,
+                .write = write,
+            } },
+            .fingerprint = connection.fingerprint,
+            .address = connection.address(),
+            .connection = connection.id,
+        }, connection.loop.mailbox(), connection.token(.authorize, channel.number)) catch {
+            return channel.refuse("queue_full", denied_text);
+        };
+        channel.state = .deciding;
+        channel.decision = .{
+            .id = id,
+            .deadline_ms = connection.loop.now_ms + server.config.decision_timeout_ms,
+        };
+    }
+
+    pub fn decided(channel: *Channel, id: decisions.Id, allow: bool) void {
+        const pending = channel.decision orelse return;
+        if (pending.id != id or channel.state != .deciding) return;
+        channel.decision = null;
+        if (!allow) return channel.refuse("denied", denied_text);
+        if (channel.connection.loop.server.isStopping()) {
+            return channel.refuse("stopping", stopping_text);
+        }
+        channel.start();
+    }
+
+    /// Deadlines; `pump` follows.
+    pub fn checkTimers(channel: *Channel, now_ms: u64) void {
+        const server = channel.connection.loop.server;
+        if (channel.decision) |pending| {
+            if (now_ms >= pending.deadline_ms and server.decisions.cancel(pending.id)) {
+                channel.decision = null;
+                Counters.add(&channel.connection.counters().decisions_timeout_total, 1);
+                channel.refuse("timeout", denied_text);
+            }
+        }
+        const child = if (channel.child) |*child| child else return;
+        if (channel.kill_at_ms != 0 and now_ms >= channel.kill_at_ms) {
+            child.process.signalGroup(posix.SIG.KILL);
+        } else if (channel.kill_at_ms == 0 and server.config.git_timeout_s > 0) {
+            const limit_ms = @as(u64, server.config.git_timeout_s) * 1000;
+            if (now_ms - channel.started_ms >= limit_ms) channel.terminate();
+        }
+    }
+
+    /// Tells git to end; SIGKILL follows after the grace.
+    pub fn terminate(channel: *Channel) void {
+        const child = if (channel.child) |*child| child else return;
+        if (channel.kill_at_ms != 0) return;
+        child.process.signalGroup(posix.SIG.TERM);
+        const grace_ms = @as(u64, channel.connection.loop.server.config.kill_grace_s) * 1000;
+        channel.kill_at_ms = channel.connection.loop.now_ms + @max(grace_ms, 1);
+    }
+
+    const failed_text = "plue: the server could not start git, try again later\n";
+    const stopping_text = "plue: the server is shutting down, try again later\n";
+
+    fn start(channel: *Channel) void {
+        const connection = channel.connection;
+        const server = connection.loop.server;
+        var dir_buffer: [2 * repository.path_max]u8 = undefined;
+        const git_dir = repository.find(
+            server.root,
+            server.root_fd,
+            channel.name.?,
+            &dir_buffer,
+        ) catch return channel.refuse("not_found", denied_text);
+        var arena: std.heap.ArenaAllocator = .init(connection.allocator());
+        defer arena.deinit();
+        const vectors = git_process.vectors(arena.allocator(), &server.config, server.git, .{
+            .service = channel.service,
+            .git_dir = git_dir,
+            .repository = channel.name.?,
+            .principal = connection.principal.slice(),
+            .address = connection.address(),
+            .protocol = channel.protocol_buffer[0..channel.protocol_len],
+        }) catch return channel.refuse("spawn", failed_text);
+        const spawned = process_module.spawn(vectors.argv.ptr, vectors.envp.ptr) catch {
+            return channel.refuse("spawn", failed_text);
+        };
+        channel.stdin = .{ .fd = spawned.pipes.stdin, .token = connection.token(.pipe, channel.number) };
+        channel.stdout = .{ .fd = spawned.pipes.stdout, .token = connection.token(.pipe, channel.number) };
+        channel.stderr = .{ .fd = spawned.pipes.stderr, .token = connection.token(.pipe, channel.number) };
+        channel.child = .{ .process = spawned.process };
+        channel.child.?.watch(&connection.loop.poller, connection.token(.pipe, channel.number));
+        channel.state = .running;
+        channel.started_ms = connection.loop.now_ms;
+        Counters.add(&connection.counters().commands_total, 1);
+        Counters.add(&connection.counters().gits_running, 1);
+        connection.emit(.info, "command", .{
+            .principal = connection.principalText(),
+            .repository = @as([]const u8, channel.name.?),
+            .service = @as([]const u8, channel.service.name()),
+            .write = channel.service.writes(),
+            .channel = channel.number,
+        });
+        connection.activity = true;
+    }
+
+    fn refuse(channel: *Channel, reason: []const u8, text: []const u8) void {
+        const connection = channel.connection;
+        Counters.add(&connection.counters().commands_refused_total, 1);
+        connection.emit(.warning, "command_refused", .{
+            .reason = reason,
+            .principal = connection.principalText(),
+            .repository = if (channel.name) |name| @as(?[]const u8, name) else null,
+        });
+        channel.endWith(text, 128);
+    }
+
+    fn endWith(channel: *Channel, text: []const u8, status: u8) void {
+        channel.exit = .{ .status = status };
+        channel.state = .ending;
+        channel.connection.activity = true;
+        std.debug.assert(channel.rest.len == 0);
+        // Without memory the client learns only the exit status.
+        channel.rest = channel.connection.allocator().dupe(u8, text) catch &.{};
+        channel.rest_start = 0;
+        channel.rest_is_stderr = true;
+    }
+
+    // ------------------------------------------------------------ bytes
+
+    /// Input is kept until git has closed its standard input or there will be no git.
+    fn wantsInput(channel: *const Channel) bool {
+        return switch (channel.state) {
+            .idle, .requested, .deciding => true,
+            .running => channel.stdin != null,
+            .shell_requested, .ending, .closed => false,
+        };
+    }
+
+    /// How many of `bytes` git took. Closes its input when it wants no more.
+    fn writeToGit(channel: *Channel, bytes: []const u8) usize {
+        const watch = if (channel.stdin) |*watch| watch else return 0;
+        return posix.write(watch.fd, bytes) catch |err| switch (err) {
+            error.WouldBlock => 0,
+            else => { // BrokenPipe: git has what it needs
+                channel.closeStdin();
+                return bytes.len;
+            },
+        };
+    }
+
+    fn closeStdin(channel: *Channel) void {
+        if (channel.stdin) |*watch| watch.close(&channel.connection.loop.poller);
+        channel.stdin = null;
+        channel.to_git.discard(channel.connection.allocator(), channel.to_git.len());
+    }
+
+    fn pumpIn(channel: *Channel) void {
+        const allocator = channel.connection.allocator();
+        while (channel.to_git.len() > 0) {
+            const taken = channel.writeToGit(channel.to_git.readable());
+            if (channel.stdin == null) break;
+            if (taken == 0) return;
+            channel.to_git.discard(allocator, taken);
+            if (channel.to_git.len() == 0 and channel.has_unread) channel.takeUnread();
+        }
+        if (channel.has_unread) channel.takeUnread();
+        const all_taken = channel.to_git.len() == 0 and !channel.has_unread;
+        if (channel.remote_eof and all_taken) channel.closeStdin();
+    }
+
+    /// Takes all that libssh has kept, at once: reading a part of it would open the window again
+    /// and again while the rest piles up.
+    fn takeUnread(channel: *Channel) void {
+        channel.has_unread = false;
+        const waiting = libssh.ssh_channel_poll(channel.ssh, 0);
+        if (waiting <= 0) return; // an error shows up as the end of the session
+        const count: usize = @intCast(waiting);
+        const room = channel.to_git.reserve(channel.connection.allocator(), count) catch {
+            return channel.connection.end(.resources, "out of memory");
+        };
+        const got = libssh.ssh_channel_read_nonblocking(channel.ssh, room.ptr, @intCast(count), 0);
+        if (got <= 0) return;
+        channel.bytes_in += @intCast(got);
+        channel.connection.activity = true;
+        if (channel.stdin != null) channel.to_git.commit(@intCast(got));
+    }
+
+    fn pumpOut(channel: *Channel) void {
+        if (!channel.sendRest()) return;
+        var turns: usize = 0;
+        while (turns < reads_per_turn) : (turns += 1) {
+            const stdout_moved = channel.pumpStream(&channel.stdout, false);
+            const stderr_moved = channel.pumpStream(&channel.stderr, true);
+            if (!stdout_moved and !stderr_moved) return;
+        }
+        channel.connection.activity = true;
+    }
+
+    fn pumpStream(channel: *Channel, slot: *?Watch, is_stderr: bool) bool {
+        const watch = if (slot.*) |*watch| watch else return false;
+        const room = channel.roomToClient();
+        if (room == 0) return false;
+        const buffer = channel.connection.loop.buffer[0..@min(room, out_chunk)];
+        const count = posix.read(watch.fd, buffer) catch |err| switch (err) {
+            error.WouldBlock => return false,
+            else => 0,
+        };
+        if (count == 0) {
+            watch.close(&channel.connection.loop.poller);
+            slot.* = null;
+            return false;
+        }
+        channel.send(buffer[0..count], is_stderr);
+        return true;
+    }
+
+    /// Bytes that may go to the client now. libssh's own buffer must be empty: it has no limit.
+    fn roomToClient(channel: *Channel) u32 {
+        if (channel.rest.len > 0) return 0;
+        if (channel.connection.isWritePending()) return 0;
+        if (libssh.ssh_channel_is_open(channel.ssh) == 0) return 0;
+        return libssh.ssh_channel_window_size(channel.ssh);
+    }
+
+    fn send(channel: *Channel, bytes: []const u8, is_stderr: bool) void {
+        const sent = channel.writeToClient(bytes, is_stderr);
+        if (sent == bytes.len) return;
+        // A key exchange has begun, or the window is smaller than it was: keep the rest.
+        channel.rest = channel.connection.allocator().dupe(u8, bytes[sent..]) catch {
+            return channel.connection.end(.resources, "out of memory");
+        };
+        channel.rest_start = 0;
+        channel.rest_is_stderr = is_stderr;
+    }
+
+    fn writeToClient(channel: *Channel, bytes: []const u8, is_stderr: bool) usize {
+        const len: u32 = @intCast(bytes.len);
+        const result = if (is_stderr)
+            libssh.ssh_channel_write_stderr(channel.ssh, bytes.ptr, len)
+        else
+            libssh.ssh_channel_write(channel.ssh, bytes.ptr, len);
+        if (result < 0) {
+            channel.connection.end(.client, null);
+            return bytes.len; // there is nobody to keep them for
+        }
+        channel.bytes_out += @intCast(result);
+        return @intCast(result);
+    }
+
+    /// true: nothing is left over.
+    fn sendRest(channel: *Channel) bool {
+        if (channel.rest.len == 0) return true;
+        if (channel.connection.isWritePending()) return false;
+        if (libssh.ssh_channel_is_open(channel.ssh) == 0) return false;
+        const window = libssh.ssh_channel_window_size(channel.ssh);
+        if (window == 0) return false;
+        const bytes = channel.rest[channel.rest_start..];
+        const part = bytes[0..@min(bytes.len, window)];
+        const sent = channel.writeToClient(part, channel.rest_is_stderr);
+        channel.rest_start += sent;
+        if (channel.rest_start < channel.rest.len) return false;
+        channel.connection.allocator().free(channel.rest);
+        channel.rest = &.{};
+        return true;
+    }
+
+    fn updateInterest(channel: *Channel) void {
+        const poller = &channel.connection.loop.poller;
+        const readable = channel.state == .running and channel.roomToClient() > 0;
+        const results = .{
+            if (channel.stdin) |*it| it.set(poller, .{ .write = channel.to_git.len() > 0 }),
+            if (channel.stdout) |*it| it.set(poller, .{ .read = readable }),
+            if (channel.stderr) |*it| it.set(poller, .{ .read = readable }),
+        };
+        inline for (results) |result| {
+            result catch channel.connection.end(.resources, "cannot watch git's pipes");
+        }
+    }
+
+    // ------------------------------------------------------------ the end
+
+    fn checkExit(channel: *Channel) void {
+        const child = if (channel.child) |*child| child else return;
+        const exit = child.process.poll() orelse return;
+        child.stopWatching(&channel.connection.loop.poller); // it would be reported for ever
+        if (channel.stdout != null or channel.stderr != null or channel.rest.len > 0) return;
+        channel.exit = exit;
+        channel.noteFinished();
+        channel.state = .ending;
+    }
+
+    /// The client closed the channel first: whatever runs is of no use to it any more.
+    fn finishAfterClose(channel: *Channel) void {
+        if (channel.child) |*child| {
+            if (child.process.poll()) |exit| channel.exit = exit;
+            if (child.process.exit != null) channel.noteFinished();
+        }
+        _ = libssh.ssh_remove_channel_callbacks(channel.ssh, &channel.callbacks);
+        libssh.ssh_channel_free(channel.ssh);
+    }
+
+    fn noteFinished(channel: *Channel) void {
+        const connection = channel.connection;
+        channel.child.?.close(&connection.loop.poller);
+        channel.child = null;
+        channel.closePipes();
+        connection.last_work_ms = connection.loop.now_ms;
+        Counters.sub(&connection.counters().gits_running, 1);
+        Counters.add(&connection.counters().bytes_in_total, channel.bytes_in);
+        Counters.add(&connection.counters().bytes_out_total, channel.bytes_out);
+        const failed = switch (channel.exit) {
+            .status => |status| status != 0,
+            .signal => true,
+            .unknown => false,
+        };
+        if (failed) Counters.add(&connection.counters().gits_failed_total, 1);
+        connection.emit(if (failed) .warning else .info, "finished", .{
+            .principal = connection.principalText(),
+            .repository = @as([]const u8, channel.name.?),
+            .service = @as([]const u8, channel.service.name()),
+            .exit_status = switch (channel.exit) {
+                .status => |status| @as(?u8, status),
+                .signal, .unknown => null,
+            },
+            .signal = switch (channel.exit) {
+                .signal => |signal| @as(?u8, signal),
+                .status, .unknown => null,
+            },
+            .duration_ms = connection.loop.now_ms - channel.started_ms,
+            .bytes_in = channel.bytes_in,
+            .bytes_out = channel.bytes_out,
+        });
+    }
+
+    /// Data and stderr have gone; now exit status, EOF, close (RFC 4254, section 6.10).
+    fn sendEnd(channel: *Channel) void {
+        if (libssh.ssh_channel_is_open(channel.ssh) == 0) return;
+        _ = switch (channel.exit) {
+            .status => |status| libssh.ssh_channel_request_send_exit_status(channel.ssh, status),
+            .signal => |signal| libssh.ssh_channel_request_send_exit_signal(
+                channel.ssh,
+                signalName(signal),
+                0,
+                "git was ended by the server",
+                "",
+            ),
+            // Somebody else in this process reaped git; it said all it had to say.
+            .unknown => libssh.ssh_channel_request_send_exit_status(channel.ssh, 0),
+        };
+        // A failure of these means that the session is lost, which its loop notices.
+        _ = libssh.ssh_channel_send_eof(channel.ssh);
+        _ = libssh.ssh_channel_close(channel.ssh);
+        channel.state = .closed;
+        channel.connection.activity = true;
+    }
+};
+
+/// RFC 4254, section 6.10: names without "SIG".
+fn signalName(signal: u8) [*:0]const u8 {
+    return switch (signal) {
+        posix.SIG.ABRT => "ABRT",
+        posix.SIG.ALRM => "ALRM",
+        posix.SIG.FPE => "FPE",
+        posix.SIG.HUP => "HUP",
+        posix.SIG.ILL => "ILL",
+        posix.SIG.INT => "INT",
+        posix.SIG.KILL => "KILL",
+        posix.SIG.PIPE => "PIPE",
+        posix.SIG.QUIT => "QUIT",
+        posix.SIG.SEGV => "SEGV",
+        else => "TERM",
+    };
+}

@@ -1,0 +1,34 @@
+//! A process together with the notice of its end in an event loop.
+
+const std = @import("std");
+const builtin = @import("builtin");
+const poller_module = @import("poller.zig");
+const Process = @import("process.zig").Process;
+
+pub const Child = struct {
+    process: Process,
+    exit_watch: ?poller_module.Watch = null,
+
+    /// `token` comes out of the poller when the process ends. Should that fail, the loop's tick
+    /// finds out.
+    pub fn watch(child: *Child, poller: *poller_module.Poller, token: u64) void {
+        if (builtin.os.tag == .linux) {
+            child.exit_watch = .{ .fd = child.process.pidfd, .token = token };
+            child.exit_watch.?.set(poller, .{ .read = true }) catch {};
+        } else {
+            poller.watchExit(child.process.pid, token) catch {};
+        }
+    }
+
+    /// Once the process has ended.
+    pub fn close(child: *Child, poller: *poller_module.Poller) void {
+        child.stopWatching(poller);
+        child.process.close();
+    }
+
+    pub fn stopWatching(child: *Child, poller: *poller_module.Poller) void {
+        // It can only fail when it is not registered, which is what is wanted.
+        if (child.exit_watch) |*it| it.set(poller, .none) catch {};
+        child.exit_watch = null;
+    }
+};

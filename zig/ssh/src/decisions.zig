@@ -1,0 +1,515 @@
+//! Questions that only the host can answer: may this key log in, may this principal read or write
+//! this repository. An event loop asks and goes on; the answer comes back to it through its
+//! mailbox. Answers come from callback threads in here or from the host's own queue reader.
+
+const std = @import("std");
+const events_module = @import("events.zig");
+const key_table = @import("key_table.zig");
+const public_key = @import("public_key.zig");
+
+const Principal = key_table.Principal;
+const Counters = events_module.Counters;
+
+/// Generation-tagged: an id is never answered twice. 0 is no id.
+pub const Id = u32;
+
+pub const Route = enum { callback, queue };
+
+pub const Authenticate = struct { user: []const u8, key: *const public_key.PublicKey };
+pub const Authorize = struct { principal: []const u8, repository: []const u8, write: bool };
+
+pub const Question = struct {
+    kind: union(enum) { authenticate: Authenticate, authorize: Authorize },
+    fingerprint: public_key.Fingerprint,
+    address: []const u8,
+    connection: u64,
+};
+
+pub const Answer = struct {
+    id: Id,
+    /// What the asker gave to find its way back.
+    token: u64,
+    allow: bool,
+    /// Set when `allow` and the question was to authenticate.
+    principal: ?Principal,
+};
+
+/// Where a loop receives answers. Called without a lock held.
+pub const Mailbox = struct {
+    context: *anyopaque,
+    deliver: *const fn (context: *anyopaque, answer: Answer) void,
+};
+
+pub const AuthCallback = *const fn ([*:0]const u8, [*:0]const u8) callconv(.c) bool;
+pub const AuthenticateCallback = *const fn (
+    username: [*:0]const u8,
+    key_line: [*:0]const u8,
+    fingerprint: [*:0]const u8,
+    principal: [*]u8,
+    capacity: u32,
+) callconv(.c) bool;
+pub const AuthorizeCallback = *const fn ([*:0]const u8, [*:0]const u8, bool) callconv(.c) bool;
+
+/// What the host has registered. Set at any time from any thread.
+pub const Callbacks = struct {
+    auth: std.atomic.Value(?AuthCallback) = .init(null),
+    authenticate: std.atomic.Value(?AuthenticateCallback) = .init(null),
+    authorize: std.atomic.Value(?AuthorizeCallback) = .init(null),
+    notify: std.atomic.Value(?events_module.Notify) = .init(null),
+
+    pub fn canAuthenticate(callbacks: *const Callbacks) bool {
+        return callbacks.auth.load(.acquire) != null or
+            callbacks.authenticate.load(.acquire) != null;
+    }
+};
+
+pub const AskError = error{ QueueFull, OutOfMemory };
+
+pub const Decisions = struct {
+    allocator: std.mem.Allocator,
+    callbacks: *const Callbacks,
+    counters: *Counters,
+    pending_max: u32 = 4096,
+
+    mutex: std.Thread.Mutex = .{},
+    work: std.Thread.Condition = .{},
+    slots: std.ArrayListUnmanaged(Slot) = .empty,
+    free_slots: std.ArrayListUnmanaged(u16) = .empty,
+    /// Ids that nobody has taken yet. Some may have been cancelled since.
+    waiting: [2]Waiting = .{ .{}, .{} },
+    pending: u32 = 0,
+    closing: bool = false,
+
+    const Waiting = struct {
+        ids: std.ArrayListUnmanaged(Id) = .empty,
+        taken: usize = 0,
+
+        fn pop(waiting: *Waiting) ?Id {
+            if (waiting.taken == waiting.ids.items.len) return null;
+            defer waiting.compact();
+            defer waiting.taken += 1;
+            return waiting.ids.items[waiting.taken];
+        }
+
+        fn compact(waiting: *Waiting) void {
+            if (waiting.taken < waiting.ids.items.len and waiting.taken < 1024) return;
+            waiting.ids.replaceRangeAssumeCapacity(0, waiting.taken, &.{});
+            waiting.taken = 0;
+        }
+    };
+
+    const Slot = struct {
+        generation: u16,
+        open: ?Open,
+    };
+
+    const Open = struct {
+        mailbox: Mailbox,
+        token: u64,
+        fingerprint: public_key.Fingerprint,
+        is_authenticate: bool,
+        /// The arguments of the callbacks, and of `record`, all in one allocation.
+        text: []u8,
+        first: [:0]const u8, // user, or principal
+        second: [:0]const u8, // key line, or repository
+        write: bool,
+        address: []const u8,
+        connection: u64,
+    };
+
+    pub fn deinit(decisions: *Decisions) void {
+        for (decisions.slots.items) |slot| {
+            if (slot.open) |open| decisions.allocator.free(open.text);
+        }
+        decisions.slots.deinit(decisions.allocator);
+        decisions.free_slots.deinit(decisions.allocator);
+        for (&decisions.waiting) |*waiting| waiting.ids.deinit(decisions.allocator);
+    }
+
+    /// Puts a question. Exactly one answer follows in the mailbox, unless `cancel` comes first.
+    pub fn ask(
+        decisions: *Decisions,
+        route: Route,
+        question: Question,
+        mailbox: Mailbox,
+        token: u64,
+    ) AskError!Id {
+        var open = try decisions.copy(question, mailbox, token);
+        errdefer decisions.allocator.free(open.text);
+        const id = id: {
+            decisions.mutex.lock();
+            defer decisions.mutex.unlock();
+            if (decisions.closing or decisions.pending >= decisions.pending_max) {
+                return error.QueueFull;
+            }
+            const waiting = &decisions.waiting[@intFromEnum(route)];
+            if (waiting.ids.items.len > 2 * decisions.pending_max + 64) decisions.sweep(waiting);
+            try waiting.ids.ensureUnusedCapacity(decisions.allocator, 1);
+            const index = try decisions.takeSlot();
+            const slot = &decisions.slots.items[index];
+            slot.open = open;
+            const id = makeId(index, slot.generation);
+            waiting.ids.appendAssumeCapacity(id);
+            decisions.pending += 1;
+            if (route == .callback) decisions.work.signal();
+            break :id id;
+        };
+        open = undefined; // the slot owns it now
+        Counters.add(&decisions.counters.decisions_total, 1);
+        if (route == .queue) {
+            if (decisions.callbacks.notify.load(.acquire)) |notify| notify();
+        }
+        return id;
+    }
+
+    /// Drops the ids of questions that are over, for a host that never reads its queue.
+    fn sweep(decisions: *Decisions, waiting: *Waiting) void {
+        var kept: usize = 0;
+        for (waiting.ids.items[waiting.taken..]) |id| {
+            if (decisions.find(id) == null) continue;
+            waiting.ids.items[kept] = id;
+            kept += 1;
+        }
+        waiting.ids.items.len = kept;
+        waiting.taken = 0;
+    }
+
+    fn copy(decisions: *Decisions, question: Question, mailbox: Mailbox, token: u64) !Open {
+        var line_buffer: [public_key.line_max + 1]u8 = undefined;
+        const first, const second = switch (question.kind) {
+            .authenticate => |it| .{ it.user, it.key.writeLine(&line_buffer) },
+            .authorize => |it| .{ it.principal, it.repository },
+        };
+        const text = try std.mem.concat(decisions.allocator, u8, &.{
+            first, "\x00", second, "\x00", question.address,
+        });
+        const second_start = first.len + 1;
+        return .{
+            .mailbox = mailbox,
+            .token = token,
+            .fingerprint = question.fingerprint,
+            .is_authenticate = question.kind == .authenticate,
+            .text = text,
+            .first = text[0..first.len :0],
+            .second = text[second_start..][0..second.len :0],
+            .write = switch (question.kind) {
+                .authenticate => false,
+                .authorize => |it| it.write,
+            },
+            .address = text[second_start + second.len + 1 ..],
+            .connection = question.connection,
+        };
+    }
+
+    fn takeSlot(decisions: *Decisions) !u16 {
+        if (decisions.free_slots.pop()) |index| return index;
+        const index = decisions.slots.items.len;
+        if (index > std.math.maxInt(u16)) return error.QueueFull;
+        // Room for every slot to become free, so that giving one back cannot fail.
+        try decisions.free_slots.ensureTotalCapacity(decisions.allocator, index + 1);
+        try decisions.slots.append(decisions.allocator, .{ .generation = 1, .open = null });
+        return @intCast(index);
+    }
+
+    /// Forgets a question. true: no answer has come and none will.
+    pub fn cancel(decisions: *Decisions, id: Id) bool {
+        const open = decisions.close(id) orelse return false;
+        decisions.allocator.free(open.text);
+        return true;
+    }
+
+    /// Ends a question and hands out what it held.
+    fn close(decisions: *Decisions, id: Id) ?Open {
+        decisions.mutex.lock();
+        defer decisions.mutex.unlock();
+        const slot = decisions.find(id) orelse return null;
+        const open = slot.open.?;
+        slot.open = null;
+        slot.generation = if (slot.generation == std.math.maxInt(u16)) 1 else slot.generation + 1;
+        decisions.free_slots.appendAssumeCapacity(@truncate(id));
+        decisions.pending -= 1;
+        return open;
+    }
+
+    fn find(decisions: *Decisions, id: Id) ?*Slot {
+        const index: u16 = @truncate(id);
+        if (index >= decisions.slots.items.len) return null;
+        const slot = &decisions.slots.items[index];
+        if (slot.open == null or slot.generation != id >> 16) return null;
+        return slot;
+    }
+
+    fn makeId(index: u16, generation: u16) Id {
+        return @as(Id, generation) << 16 | index;
+    }
+
+    pub const ReplyError = error{ UnknownId, BadPrincipal };
+
+    /// Answers a question. `principal` "" stands for the key's fingerprint.
+    pub fn reply(
+        decisions: *Decisions,
+        id: Id,
+        allow: bool,
+        principal: []const u8,
+    ) ReplyError!void {
+        const named: ?Principal = if (principal.len > 0) try Principal.init(principal) else null;
+        const open = decisions.close(id) orelse return error.UnknownId;
+        defer decisions.allocator.free(open.text);
+        var answer: Answer = .{ .id = id, .token = open.token, .allow = allow, .principal = null };
+        if (allow and open.is_authenticate) {
+            answer.principal = named orelse (Principal.init(&open.fingerprint) catch unreachable);
+        }
+        open.mailbox.deliver(open.mailbox.context, answer);
+    }
+
+    /// The host's reader: the oldest question of the queue as JSON in `out`, null when none.
+    pub fn next(decisions: *Decisions, out: *[events_module.record_max]u8) ?struct { Id, usize } {
+        decisions.mutex.lock();
+        defer decisions.mutex.unlock();
+        while (decisions.waiting[@intFromEnum(Route.queue)].pop()) |id| {
+            const slot = decisions.find(id) orelse continue; // cancelled
+            var writer = std.Io.Writer.fixed(out[0 .. out.len - 1]);
+            // The longest path, key and principal, all escaped, fit in a record.
+            writeRecord(&writer, id, &slot.open.?) catch continue;
+            out[writer.end] = 0;
+            return .{ id, writer.end };
+        }
+        return null;
+    }
+
+    fn writeRecord(writer: *std.Io.Writer, id: Id, open: *const Open) !void {
+        if (open.is_authenticate) {
+            try std.json.Stringify.value(.{
+                .id = id,
+                .kind = "authenticate",
+                .user = @as([]const u8, open.first),
+                .key = @as([]const u8, open.second),
+                .fingerprint = @as([]const u8, &open.fingerprint),
+                .address = open.address,
+                .connection = open.connection,
+            }, .{}, writer);
+        } else {
+            try std.json.Stringify.value(.{
+                .id = id,
+                .kind = "authorize",
+                .principal = @as([]const u8, open.first),
+                .repository = @as([]const u8, open.second),
+                .write = open.write,
+                .fingerprint = @as([]const u8, &open.fingerprint),
+                .address = open.address,
+                .connection = open.connection,
+            }, .{}, writer);
+        }
+    }
+
+    pub fn pendingCount(decisions: *Decisions) u32 {
+        decisions.mutex.lock();
+        defer decisions.mutex.unlock();
+        return decisions.pending;
+    }
+
+    /// No more questions; callback threads return when they have ended what they do.
+    pub fn shutdown(decisions: *Decisions) void {
+        decisions.mutex.lock();
+        defer decisions.mutex.unlock();
+        decisions.closing = true;
+        decisions.work.broadcast();
+    }
+
+    /// A callback thread: answers questions until `shutdown`.
+    pub fn runCallbacks(decisions: *Decisions) void {
+        while (decisions.takeForCallback()) |call| {
+            defer decisions.allocator.free(call.text);
+            const allow, const principal = call.invoke(decisions.callbacks);
+            // Unknown: it came too late, the asker has taken it as no.
+            decisions.reply(call.id, allow, principal.text()) catch |err| switch (err) {
+                error.UnknownId => {},
+                error.BadPrincipal => decisions.reply(call.id, false, "") catch {},
+            };
+        }
+    }
+
+    const Call = struct {
+        id: Id,
+        is_authenticate: bool,
+        text: []u8,
+        first: [:0]const u8,
+        second: [:0]const u8,
+        write: bool,
+        fingerprint: public_key.Fingerprint,
+
+        const Named = struct {
+            buffer: [key_table.principal_max + 1]u8 = @splat(0),
+
+            fn text(named: *const Named) []const u8 {
+                const end = std.mem.indexOfScalar(u8, &named.buffer, 0) orelse named.buffer.len;
+                return named.buffer[0..end];
+            }
+        };
+
+        fn invoke(call: *const Call, callbacks: *const Callbacks) struct { bool, Named } {
+            var named: Named = .{};
+            if (!call.is_authenticate) {
+                const callback = callbacks.authorize.load(.acquire) orelse return .{ false, named };
+                return .{ callback(call.first, call.second, call.write), named };
+            }
+            if (callbacks.authenticate.load(.acquire)) |callback| {
+                const capacity: u32 = named.buffer.len;
+                var fingerprint: [public_key.fingerprint_len + 1]u8 = undefined;
+                @memcpy(fingerprint[0..public_key.fingerprint_len], &call.fingerprint);
+                fingerprint[public_key.fingerprint_len] = 0;
+                const allow = callback(
+                    call.first,
+                    call.second,
+                    fingerprint[0..public_key.fingerprint_len :0],
+                    &named.buffer,
+                    capacity,
+                );
+                return .{ allow, named };
+            }
+            const callback = callbacks.auth.load(.acquire) orelse return .{ false, named };
+            const space = std.mem.indexOfScalar(u8, call.second, ' ').?; // "type base64"
+            return .{ callback(call.first, call.second[space + 1 ..]), named };
+        }
+    };
+
+    fn takeForCallback(decisions: *Decisions) ?Call {
+        decisions.mutex.lock();
+        defer decisions.mutex.unlock();
+        while (true) {
+            if (decisions.closing) return null;
+            const id = decisions.waiting[@intFromEnum(Route.callback)].pop() orelse {
+                decisions.work.wait(&decisions.mutex);
+                continue;
+            };
+            const slot = decisions.find(id) orelse continue; // cancelled
+            const open = &slot.open.?;
+            // A copy: the asker may cancel while the callback runs. Without memory the question
+            // stays open until its deadline, which is a no.
+            const text = decisions.allocator.dupe(u8, open.text) catch continue;
+            return .{
+                .id = id,
+                .is_authenticate = open.is_authenticate,
+                .text = text,
+                .first = text[0..open.first.len :0],
+                .second = text[open.first.len + 1 ..][0..open.second.len :0],
+                .write = open.write,
+                .fingerprint = open.fingerprint,
+            };
+        }
+    }
+};
+
+const testing = std.testing;
+
+const TestBox = struct {
+    answers: [8]Answer = undefined,
+    count: usize = 0,
+    done: std.Thread.ResetEvent = .{},
+
+    fn mailbox(box: *TestBox) Mailbox {
+        return .{ .context = box, .deliver = deliver };
+    }
+
+    fn deliver(context: *anyopaque, answer: Answer) void {
+        const box: *TestBox = @ptrCast(@alignCast(context));
+        box.answers[box.count] = answer;
+        box.count += 1;
+        box.done.set();
+    }
+};
+
+fn testQuestion(key: *const public_key.PublicKey) Question {
+    return .{
+        .kind = .{ .authenticate = .{ .user = "git", .key = key } },
+        .fingerprint = public_key.fingerprint(&key.digest()),
+        .address = "10.0.0.1",
+        .connection = 5,
+    };
+}
+
+test "a question goes out as JSON and its answer comes back once" {
+    const callbacks: Callbacks = .{};
+    var counters: Counters = .{};
+    var decisions: Decisions = .{
+        .allocator = testing.allocator,
+        .callbacks = &callbacks,
+        .counters = &counters,
+    };
+    defer decisions.deinit();
+    var box: TestBox = .{};
+    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
+    const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 77);
+    var out: [events_module.record_max]u8 = undefined;
+    const taken, const len = decisions.next(&out).?;
+    try testing.expectEqual(id, taken);
+    try testing.expect(std.mem.indexOf(u8, out[0..len], "\"key\":\"" ++ public_key.test_line) != null);
+    try testing.expectEqual(null, decisions.next(&out));
+    try testing.expectError(error.UnknownId, decisions.reply(id +% 1, true, ""));
+    try testing.expectError(error.BadPrincipal, decisions.reply(id, true, "a\n"));
+    try decisions.reply(id, true, "alice");
+    try testing.expectError(error.UnknownId, decisions.reply(id, true, "mallory"));
+    try testing.expectEqual(1, box.count);
+    try testing.expectEqual(77, box.answers[0].token);
+    try testing.expectEqualStrings("alice", box.answers[0].principal.?.slice());
+    try testing.expectEqual(0, decisions.pendingCount());
+}
+
+test "a cancelled question is neither seen nor answered" {
+    const callbacks: Callbacks = .{};
+    var counters: Counters = .{};
+    var decisions: Decisions = .{
+        .allocator = testing.allocator,
+        .callbacks = &callbacks,
+        .counters = &counters,
+        .pending_max = 1,
+    };
+    defer decisions.deinit();
+    var box: TestBox = .{};
+    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
+    for (0..70_000) |_| { // more than there are generations
+        const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
+        try testing.expectError(
+            error.QueueFull,
+            decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1),
+        );
+        try testing.expect(id != 0);
+        try testing.expect(decisions.cancel(id));
+        try testing.expect(!decisions.cancel(id));
+        try testing.expectError(error.UnknownId, decisions.reply(id, true, "x"));
+        try testing.expect(decisions.waiting[@intFromEnum(Route.queue)].ids.items.len < 100);
+    }
+    var out: [events_module.record_max]u8 = undefined;
+    try testing.expectEqual(null, decisions.next(&out));
+    try testing.expectEqual(0, box.count);
+}
+
+test "callback threads answer, and the plan's boolean callback gets the base64" {
+    const host = struct {
+        fn auth(user: [*:0]const u8, base64: [*:0]const u8) callconv(.c) bool {
+            return std.mem.eql(u8, std.mem.span(user), "git") and
+                std.mem.eql(u8, std.mem.span(base64), public_key.test_base64);
+        }
+    };
+    var callbacks: Callbacks = .{};
+    callbacks.auth.store(host.auth, .release);
+    var counters: Counters = .{};
+    var decisions: Decisions = .{
+        .allocator = testing.allocator,
+        .callbacks = &callbacks,
+        .counters = &counters,
+    };
+    defer decisions.deinit();
+    var box: TestBox = .{};
+    const thread = try std.Thread.spawn(.{}, Decisions.runCallbacks, .{&decisions});
+    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
+    _ = try decisions.ask(.callback, testQuestion(&key), box.mailbox(), 1);
+    box.done.wait();
+    decisions.shutdown();
+    thread.join();
+    try testing.expect(box.answers[0].allow);
+    try testing.expectEqualStrings(
+        &public_key.fingerprint(&key.digest()),
+        box.answers[0].principal.?.slice(),
+    );
+}

@@ -1,0 +1,128 @@
+//! Who may still come in: caps on connections, all in all, before authentication, and from one
+//! address. Shared by the event loops.
+
+const std = @import("std");
+const Config = @import("config.zig").Config;
+
+/// An IPv4 address, or the /64 of an IPv6 one: what one person controls.
+pub const Source = [8]u8;
+
+pub fn source(address: std.net.Address) Source {
+    return switch (address.any.family) {
+        std.posix.AF.INET => @as([4]u8, @bitCast(address.in.sa.addr)) ++ [4]u8{ 4, 0, 0, 0 },
+        std.posix.AF.INET6 => mapped(&address.in6.sa.addr) orelse address.in6.sa.addr[0..8].*,
+        else => @splat(0),
+    };
+}
+
+/// ::ffff:a.b.c.d is the IPv4 address.
+fn mapped(address: *const [16]u8) ?Source {
+    const prefix = [_]u8{0} ** 10 ++ [_]u8{0xff} ** 2;
+    if (!std.mem.startsWith(u8, address, &prefix)) return null;
+    return address[12..16].* ++ [4]u8{ 4, 0, 0, 0 };
+}
+
+pub const Refusal = enum { max_connections, max_unauthenticated, max_unauthenticated_per_ip, resources };
+
+pub const Limits = struct {
+    allocator: std.mem.Allocator,
+    max_connections: u32,
+    max_unauthenticated: u32,
+    max_unauthenticated_per_ip: u32,
+
+    mutex: std.Thread.Mutex = .{},
+    connections: u32 = 0,
+    unauthenticated: u32 = 0,
+    sources: std.AutoHashMapUnmanaged(Source, u32) = .empty,
+
+    pub fn init(allocator: std.mem.Allocator, config: *const Config) Limits {
+        return .{
+            .allocator = allocator,
+            .max_connections = config.max_connections,
+            .max_unauthenticated = config.max_unauthenticated,
+            .max_unauthenticated_per_ip = config.max_unauthenticated_per_ip,
+        };
+    }
+
+    pub fn deinit(limits: *Limits) void {
+        limits.sources.deinit(limits.allocator);
+    }
+
+    /// Counts a new connection in, or says why not.
+    pub fn admit(limits: *Limits, from: Source) ?Refusal {
+        limits.mutex.lock();
+        defer limits.mutex.unlock();
+        if (limits.connections >= limits.max_connections) return .max_connections;
+        if (limits.unauthenticated >= limits.max_unauthenticated) return .max_unauthenticated;
+        const slot = limits.sources.getOrPutValue(limits.allocator, from, 0) catch return .resources;
+        if (slot.value_ptr.* >= limits.max_unauthenticated_per_ip) {
+            return .max_unauthenticated_per_ip;
+        }
+        slot.value_ptr.* += 1;
+        limits.unauthenticated += 1;
+        limits.connections += 1;
+        return null;
+    }
+
+    pub fn authenticated(limits: *Limits, from: Source) void {
+        limits.mutex.lock();
+        defer limits.mutex.unlock();
+        limits.leaveUnauthenticated(from);
+    }
+
+    pub fn leave(limits: *Limits, from: Source, was_authenticated: bool) void {
+        limits.mutex.lock();
+        defer limits.mutex.unlock();
+        if (!was_authenticated) limits.leaveUnauthenticated(from);
+        limits.connections -= 1;
+    }
+
+    fn leaveUnauthenticated(limits: *Limits, from: Source) void {
+        limits.unauthenticated -= 1;
+        const count = limits.sources.getPtr(from).?; // `admit` put it there
+        count.* -= 1;
+        if (count.* == 0) _ = limits.sources.remove(from);
+    }
+};
+
+const testing = std.testing;
+
+fn testSource(text: []const u8) !Source {
+    return source(try std.net.Address.parseIp(text, 0));
+}
+
+test "caps hold before and after authentication" {
+    var limits: Limits = .init(testing.allocator, &.{
+        .max_connections = 5,
+        .max_unauthenticated = 3,
+        .max_unauthenticated_per_ip = 2,
+    });
+    defer limits.deinit();
+    const a = try testSource("10.0.0.1");
+    const b = try testSource("10.0.0.2");
+    try testing.expectEqual(null, limits.admit(a));
+    try testing.expectEqual(null, limits.admit(a));
+    try testing.expectEqual(.max_unauthenticated_per_ip, limits.admit(a).?);
+    try testing.expectEqual(null, limits.admit(b));
+    try testing.expectEqual(.max_unauthenticated, limits.admit(b).?);
+    limits.authenticated(a);
+    limits.authenticated(a);
+    try testing.expectEqual(null, limits.admit(a));
+    limits.authenticated(a);
+    try testing.expectEqual(null, limits.admit(a));
+    try testing.expectEqual(.max_connections, limits.admit(b).?);
+    limits.leave(a, true);
+    limits.leave(a, true);
+    limits.leave(a, true);
+    limits.leave(a, false);
+    limits.leave(b, false);
+    try testing.expectEqual(0, limits.connections);
+    try testing.expectEqual(0, limits.unauthenticated);
+    try testing.expectEqual(0, limits.sources.count());
+}
+
+test "an IPv6 network counts as one source, a mapped IPv4 address as itself" {
+    try testing.expectEqual(try testSource("2001:db8::1"), try testSource("2001:db8::2:3"));
+    try testing.expectEqual(try testSource("10.0.0.1"), try testSource("::ffff:10.0.0.1"));
+    try testing.expect(!std.meta.eql(try testSource("10.0.0.1"), try testSource("10.0.0.2")));
+}

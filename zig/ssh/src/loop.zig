@@ -1,0 +1,430 @@
+//! One event-loop thread: its connections, the gits that outlive theirs, and the mailbox through
+//! which other threads hand it decisions.
+
+const std = @import("std");
+const posix = std.posix;
+const libssh = @import("libssh.zig");
+const auth = @import("auth.zig");
+const algorithms = @import("algorithms.zig");
+const decisions = @import("decisions.zig");
+const descriptor = @import("descriptor.zig");
+const limits = @import("limits.zig");
+const poller_module = @import("poller.zig");
+const events = @import("events.zig");
+const Child = @import("child.zig").Child;
+const Connection = @import("connection.zig").Connection;
+const server_module = @import("server.zig");
+const Server = server_module.Server;
+const Counters = events.Counters;
+
+/// How often deadlines are looked at.
+const tick_ms = 250;
+/// Connections taken from the listener in one go; the other loops get theirs.
+const accepts_per_turn = 4;
+/// Pause of the listener when the process is out of descriptors.
+const accept_pause_ms = 200;
+const connections_max = 1 << 20;
+
+/// What a poller or a decision refers to. Generation-tagged: what comes late finds nobody.
+pub const Token = packed struct(u64) {
+    index: u24,
+    generation: u24,
+    number: u12,
+    kind: Kind,
+
+    pub const Kind = enum(u4) { listener, waker, socket, pipe, authenticate, authorize, orphan };
+};
+
+pub const Loop = struct {
+    server: *Server,
+    poller: poller_module.Poller,
+    waker: poller_module.Waker,
+    waker_watch: poller_module.Watch,
+    listener_watch: ?poller_module.Watch = null,
+    bind: *libssh.Bind,
+    thread: ?std.Thread = null,
+    now_ms: u64,
+    next_tick_ms: u64 = 0,
+    accept_again_ms: u64 = 0,
+
+    slots: std.ArrayListUnmanaged(Slot) = .empty,
+    free: std.ArrayListUnmanaged(u24) = .empty,
+    live: usize = 0,
+    /// Connections to serve before the next wait, by index.
+    queued: std.ArrayListUnmanaged(u24) = .empty,
+    orphans: std.ArrayListUnmanaged(Orphan) = .empty,
+    /// For bytes on their way from git to a channel.
+    buffer: []u8,
+
+    mutex: std.Thread.Mutex = .{},
+    answers: std.ArrayListUnmanaged(decisions.Answer) = .empty,
+
+    const Slot = struct { generation: u24, connection: ?*Connection };
+    const Orphan = struct { child: Child, kill_at_ms: u64, killed: bool = false };
+
+    pub const InitError = error{ OutOfMemory, NoPoller, AlgorithmRefused, BadHostKey };
+
+    /// On AlgorithmRefused `refused` names the configuration key.
+    pub fn init(
+        server: *Server,
+        host_keys: []const *libssh.Key,
+        refused: *[]const u8,
+    ) InitError!*Loop {
+        const allocator = server.allocator;
+        const loop = try allocator.create(Loop);
+        errdefer allocator.destroy(loop);
+        const buffer = try allocator.alloc(u8, 64 * 1024);
+        errdefer allocator.free(buffer);
+        var poller = poller_module.Poller.init() catch return error.NoPoller;
+        errdefer poller.deinit();
+        var waker = poller_module.Waker.init() catch return error.NoPoller;
+        errdefer waker.deinit();
+        const bind = libssh.ssh_bind_new() orelse return error.OutOfMemory;
+        errdefer libssh.ssh_bind_free(bind);
+        try configureBind(bind, server, host_keys, refused);
+        loop.* = .{
+            .server = server,
+            .poller = poller,
+            .waker = waker,
+            .waker_watch = .{ .fd = waker.read_fd, .token = loopToken(.waker) },
+            .bind = bind,
+            .buffer = buffer,
+            .now_ms = monotonicMs(),
+        };
+        loop.waker_watch.set(&loop.poller, .{ .read = true }) catch return error.NoPoller;
+        return loop;
+    }
+
+    /// Each loop has its own: libssh fills and reads it without locks.
+    fn configureBind(
+        bind: *libssh.Bind,
+        server: *Server,
+        host_keys: []const *libssh.Key,
+        refused: *[]const u8,
+    ) InitError!void {
+        const no_files = false;
+        var result = libssh.ssh_bind_options_set(bind, .process_config, &no_files);
+        if (result != libssh.OK) return error.OutOfMemory;
+        const banner: [*:0]const u8 = "plue";
+        result = libssh.ssh_bind_options_set(bind, .banner, banner);
+        if (result != libssh.OK) return error.OutOfMemory;
+        const bits: c_int = @intCast(server.config.rsa_min_bits);
+        result = libssh.ssh_bind_options_set(bind, .rsa_min_size, &bits);
+        if (result != libssh.OK) return error.OutOfMemory;
+        try algorithms.apply(bind, &server.config, refused);
+        for (host_keys) |key| {
+            const copy = libssh.ssh_key_dup(key) orelse return error.OutOfMemory;
+            // Taken over when accepted: one key of each type.
+            if (libssh.ssh_bind_options_set(bind, .import_key, copy) != libssh.OK) {
+                libssh.ssh_key_free(copy);
+                return error.BadHostKey;
+            }
+        }
+    }
+
+    pub fn deinit(loop: *Loop) void {
+        const allocator = loop.server.allocator;
+        std.debug.assert(loop.live == 0);
+        std.debug.assert(loop.orphans.items.len == 0);
+        libssh.ssh_bind_free(loop.bind);
+        loop.waker.deinit();
+        loop.poller.deinit();
+        loop.slots.deinit(allocator);
+        loop.free.deinit(allocator);
+        loop.queued.deinit(allocator);
+        loop.orphans.deinit(allocator);
+        loop.answers.deinit(allocator);
+        allocator.free(loop.buffer);
+        allocator.destroy(loop);
+    }
+
+    pub fn start(loop: *Loop) !void {
+        loop.thread = try std.Thread.spawn(.{ .stack_size = 1024 * 1024 }, run, .{loop});
+    }
+
+    fn loopToken(kind: Token.Kind) u64 {
+        return @bitCast(Token{ .index = 0, .generation = 0, .number = 0, .kind = kind });
+    }
+
+    // ------------------------------------------------------------ the thread
+
+    fn run(loop: *Loop) void {
+        server_module.in_server_thread = true;
+        blockSignals();
+        // Both are thread-local in libssh.
+        _ = libssh.ssh_set_log_callback(auth.onLog);
+        _ = libssh.ssh_set_log_level(libssh.LOG_NOLOG);
+        loop.watchListener();
+        while (true) {
+            loop.now_ms = monotonicMs();
+            if (loop.now_ms >= loop.next_tick_ms) loop.tick();
+            if (loop.server.isStopping() and loop.live == 0 and loop.orphans.items.len == 0) return;
+            var ready: [poller_module.Poller.events_max]poller_module.Ready = undefined;
+            const batch = loop.poller.wait(&ready, loop.timeout());
+            loop.now_ms = monotonicMs();
+            for (batch) |it| loop.dispatch(@bitCast(it.token));
+            loop.deliverAnswers();
+            loop.serveQueued();
+        }
+    }
+
+    /// Signals are the host's business, and a pipe that git has closed must not end the host.
+    fn blockSignals() void {
+        var all = posix.sigfillset();
+        // A fault in this thread must stay deadly.
+        for ([_]u8{ posix.SIG.SEGV, posix.SIG.BUS, posix.SIG.FPE, posix.SIG.ILL, posix.SIG.ABRT, posix.SIG.TRAP }) |signal| {
+            posix.sigdelset(&all, signal);
+        }
+        posix.sigprocmask(posix.SIG.BLOCK, &all, null);
+    }
+
+    fn timeout(loop: *Loop) ?u31 {
+        if (loop.queued.items.len > 0) return 0;
+        const idle = loop.live == 0 and loop.orphans.items.len == 0 and loop.accept_again_ms == 0;
+        if (idle) return null;
+        return @intCast(@min(loop.next_tick_ms -| loop.now_ms, tick_ms));
+    }
+
+    fn dispatch(loop: *Loop, token: Token) void {
+        switch (token.kind) {
+            .listener => loop.acceptSome(),
+            .waker => {
+                loop.waker.drain();
+                loop.next_tick_ms = 0; // perhaps the server is stopping
+            },
+            .socket => if (loop.find(token)) |connection| {
+                connection.socket_ready = true;
+                loop.queue(connection);
+            },
+            .pipe => if (loop.find(token)) |connection| loop.queue(connection),
+            .orphan => loop.reapOrphans(),
+            .authenticate, .authorize => unreachable, // never given to the poller
+        }
+    }
+
+    fn find(loop: *Loop, token: Token) ?*Connection {
+        if (token.index >= loop.slots.items.len) return null;
+        const slot = loop.slots.items[token.index];
+        return if (slot.generation == token.generation) slot.connection else null;
+    }
+
+    pub fn queue(loop: *Loop, connection: *Connection) void {
+        if (connection.is_queued) return;
+        connection.is_queued = true;
+        loop.queued.appendAssumeCapacity(connection.index); // reserveSlot made room
+    }
+
+    fn serveQueued(loop: *Loop) void {
+        // Whoever queues itself again comes after the next wait.
+        const count = loop.queued.items.len;
+        for (0..count) |i| {
+            const connection = loop.slots.items[loop.queued.items[i]].connection orelse continue;
+            connection.is_queued = false;
+            _ = connection.serve();
+        }
+        loop.queued.replaceRangeAssumeCapacity(0, count, &.{});
+    }
+
+    fn tick(loop: *Loop) void {
+        loop.next_tick_ms = loop.now_ms + tick_ms;
+        loop.watchListener();
+        const killing = loop.server.isKilling(loop.now_ms);
+        for (loop.slots.items) |slot| {
+            const connection = slot.connection orelse continue;
+            if (killing) connection.end(.stopping, null);
+            connection.checkTimers();
+            if (connection.ending != null or connection.activity) loop.queue(connection);
+        }
+        loop.reapOrphans();
+        loop.serveQueued();
+    }
+
+    // ------------------------------------------------------------ listener
+
+    fn watchListener(loop: *Loop) void {
+        const wanted = !loop.server.isStopping() and loop.now_ms >= loop.accept_again_ms;
+        if (wanted and loop.listener_watch == null) {
+            loop.accept_again_ms = 0;
+            loop.listener_watch = .{ .fd = loop.server.listener_fd, .token = loopToken(.listener) };
+            // Without memory now, the next tick tries again.
+            loop.listener_watch.?.set(&loop.poller, .{ .read = true }) catch {
+                loop.listener_watch = null;
+                loop.accept_again_ms = loop.now_ms + accept_pause_ms;
+            };
+        } else if (!wanted) loop.unwatchListener();
+    }
+
+    fn unwatchListener(loop: *Loop) void {
+        // It can only fail when it is not registered, which is what is wanted.
+        if (loop.listener_watch) |*watch| watch.set(&loop.poller, .none) catch {};
+        loop.listener_watch = null;
+    }
+
+    fn acceptSome(loop: *Loop) void {
+        if (loop.server.isStopping()) return loop.unwatchListener();
+        for (0..accepts_per_turn) |_| {
+            var peer: std.net.Address = undefined;
+            var len: posix.socklen_t = @sizeOf(std.net.Address);
+            const flags = posix.SOCK.CLOEXEC | posix.SOCK.NONBLOCK;
+            const fd = posix.accept(loop.server.listener_fd, &peer.any, &len, flags) catch |err| {
+                return switch (err) {
+                    error.WouldBlock, error.ConnectionAborted => {},
+                    else => loop.pauseAccepting(@errorName(err)),
+                };
+            };
+            loop.welcome(fd, peer);
+        }
+    }
+
+    fn pauseAccepting(loop: *Loop, detail: []const u8) void {
+        loop.server.events.emit(.@"error", "error", .{ .detail = detail });
+        loop.accept_again_ms = loop.now_ms + accept_pause_ms;
+        loop.unwatchListener();
+    }
+
+    fn welcome(loop: *Loop, fd: posix.fd_t, peer: std.net.Address) void {
+        const server = loop.server;
+        const from = limits.source(peer);
+        if (server.limits.admit(from)) |refusal| {
+            posix.close(fd);
+            return loop.refuse(peer, @tagName(refusal));
+        }
+        const connection = Connection.create(loop, fd, peer) catch |err| {
+            server.limits.leave(from, false);
+            return loop.refuse(peer, @errorName(err));
+        };
+        Counters.add(&server.events.counters.accepted_total, 1);
+        Counters.add(&server.events.counters.connections, 1);
+        connection.emit(.debug, "accepted", .{});
+        loop.queue(connection);
+    }
+
+    fn refuse(loop: *Loop, peer: std.net.Address, reason: []const u8) void {
+        Counters.add(&loop.server.events.counters.refused_total, 1);
+        var buffer: [80]u8 = undefined;
+        var writer = std.Io.Writer.fixed(&buffer);
+        peer.format(&writer) catch {}; // longer than any address
+        loop.server.events.emit(.warning, "refused", .{
+            .address = @as([]const u8, writer.buffered()),
+            .reason = reason,
+        });
+    }
+
+    // ------------------------------------------------------------ slots
+
+    pub const ReservedSlot = struct { index: u24, generation: u24 };
+
+    /// A place for a connection, to be filled or left as it is. Makes room for everything that
+    /// must not fail later.
+    pub fn reserveSlot(loop: *Loop) error{ OutOfMemory, TooMany }!ReservedSlot {
+        const allocator = loop.server.allocator;
+        if (loop.free.items.len == 0) {
+            const index = loop.slots.items.len;
+            if (index >= connections_max) return error.TooMany;
+            try loop.free.ensureTotalCapacity(allocator, index + 1);
+            // A connection can be queued once while the list is worked off and once more.
+            try loop.queued.ensureTotalCapacity(allocator, 2 * (index + 1));
+            try loop.slots.append(allocator, .{ .generation = 0, .connection = null });
+            loop.free.appendAssumeCapacity(@intCast(index));
+        }
+        const index = loop.free.items[loop.free.items.len - 1];
+        return .{ .index = index, .generation = loop.slots.items[index].generation };
+    }
+
+    pub fn fillSlot(loop: *Loop, index: u24, connection: *Connection) void {
+        const popped = loop.free.pop().?;
+        std.debug.assert(popped == index);
+        loop.slots.items[index].connection = connection;
+        loop.live += 1;
+    }
+
+    pub fn releaseSlot(loop: *Loop, index: u24) void {
+        const slot = &loop.slots.items[index];
+        slot.connection = null;
+        slot.generation +%= 1;
+        loop.free.appendAssumeCapacity(index);
+        loop.live -= 1;
+    }
+
+    // ------------------------------------------------------------ orphans
+
+    /// Takes over a git whose client has left: told to end, killed after the grace, reaped.
+    pub fn adopt(loop: *Loop, child: Child) void {
+        var orphan: Orphan = .{
+            .child = child,
+            .kill_at_ms = loop.now_ms + @as(u64, loop.server.config.kill_grace_s) * 1000,
+        };
+        orphan.child.stopWatching(&loop.poller);
+        if (orphan.child.process.poll() != null) return orphan.child.close(&loop.poller);
+        orphan.child.process.signalGroup(posix.SIG.TERM);
+        loop.orphans.ensureUnusedCapacity(loop.server.allocator, 1) catch {
+            // No memory even for this: end it at once and wait for it.
+            orphan.child.process.signalGroup(posix.SIG.KILL);
+            while (orphan.child.process.poll() == null) std.Thread.sleep(std.time.ns_per_ms);
+            return orphan.child.close(&loop.poller);
+        };
+        orphan.child.watch(&loop.poller, loopToken(.orphan));
+        loop.orphans.appendAssumeCapacity(orphan);
+    }
+
+    fn reapOrphans(loop: *Loop) void {
+        var i: usize = 0;
+        while (i < loop.orphans.items.len) {
+            const orphan = &loop.orphans.items[i];
+            if (orphan.child.process.poll() != null) {
+                orphan.child.close(&loop.poller);
+                _ = loop.orphans.swapRemove(i);
+                continue;
+            }
+            if (!orphan.killed and loop.now_ms >= orphan.kill_at_ms) {
+                orphan.child.process.signalGroup(posix.SIG.KILL);
+                orphan.killed = true;
+            }
+            i += 1;
+        }
+    }
+
+    // ------------------------------------------------------------ decisions
+
+    pub fn mailbox(loop: *Loop) decisions.Mailbox {
+        return .{ .context = loop, .deliver = deliver };
+    }
+
+    /// On the thread that answers.
+    fn deliver(context: *anyopaque, answer: decisions.Answer) void {
+        const loop: *Loop = @ptrCast(@alignCast(context));
+        {
+            loop.mutex.lock();
+            defer loop.mutex.unlock();
+            // Lost for want of memory: the deadline says no.
+            loop.answers.append(loop.server.allocator, answer) catch return;
+        }
+        loop.waker.wake();
+    }
+
+    fn deliverAnswers(loop: *Loop) void {
+        while (loop.takeAnswer()) |answer| {
+            const token: Token = @bitCast(answer.token);
+            const connection = loop.find(token) orelse continue;
+            switch (token.kind) {
+                .authenticate => auth.decided(connection, answer),
+                .authorize => if (connection.channelAt(token.number)) |channel| {
+                    channel.decided(answer.id, answer.allow);
+                },
+                .listener, .waker, .socket, .pipe, .orphan => unreachable, // never asked with
+            }
+            loop.queue(connection);
+        }
+    }
+
+    fn takeAnswer(loop: *Loop) ?decisions.Answer {
+        loop.mutex.lock();
+        defer loop.mutex.unlock();
+        return if (loop.answers.items.len == 0) null else loop.answers.orderedRemove(0);
+    }
+};
+
+pub fn monotonicMs() u64 {
+    const time = posix.clock_gettime(.MONOTONIC) catch unreachable; // every system has it
+    return @as(u64, @intCast(time.sec)) * 1000 + @as(u64, @intCast(time.nsec)) / 1_000_000;
+}

@@ -1,0 +1,21 @@
+//! All tests of the package.
+
+test {
+    _ = @import("algorithms.zig");
+    _ = @import("config.zig");
+    _ = @import("decisions.zig");
+    _ = @import("events.zig");
+    _ = @import("fifo.zig");
+    _ = @import("git_command.zig");
+    _ = @import("git_process.zig");
+    _ = @import("host_key.zig");
+    _ = @import("key_table.zig");
+    _ = @import("keys_json.zig");
+    _ = @import("lib.zig");
+    _ = @import("limits.zig");
+    _ = @import("poller.zig");
+    _ = @import("process.zig");
+    _ = @import("public_key.zig");
+    _ = @import("repository.zig");
+    _ = @import("rules.zig");
+}

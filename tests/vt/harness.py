@@ -167,8 +167,8 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.socket.settimeout(10)
         self.socket.connect(str(path))
+        self.socket.settimeout(10)
 
     def send(self, kind: int, payload: bytes | dict[str, Any] = b"") -> Client:
         self.socket.sendall(frame(kind, payload))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
-import tarfile
 from collections import Counter
 from pathlib import Path
 
@@ -61,8 +61,7 @@ def suite(pytestconfig: pytest.Config) -> Path:
     assert hashlib.sha256(sdist.read_bytes()).hexdigest() == SDIST_SHA256
     folder = cache / f"pyjwt-{VERSION}"
     if not folder.exists():
-        with tarfile.open(sdist) as archive:
-            archive.extractall(cache, filter="data")
+        shutil.unpack_archive(sdist, cache)
     return folder / "tests"
 
 

@@ -22,7 +22,7 @@ from pyplue.jwt.key import Key, KeySet, Secret, prepare_secret
 from pyplue.jwt.types import SigOptions
 from pyplue.jwt.warnings import RemovedInPyjwt3Warning
 
-AnyKey = Secret | PyJWK | KeySet | Sequence[Secret] | Mapping[str, Secret]
+AnyKey = Secret | PyJWK | KeySet | Sequence[Secret | PyJWK] | Mapping[str, Secret | PyJWK]
 """What `encode` and `decode` take as a key: a secret, a prepared key, or several of them."""
 
 ALGORITHM_UNSET = cast("str | None", object())
@@ -147,19 +147,23 @@ class PyJWS:
     @staticmethod
     def _prepare(key: AnyKey, options: SigOptions) -> Key | KeySet:
         enforce = options.get("enforce_minimum_key_length", False)
-        if isinstance(key, PyJWK):
-            return prepare_secret(key.prepared, enforce_length=enforce)
-        if isinstance(key, (Key, str, bytes)):
-            return prepare_secret(key, enforce_length=enforce)
+
+        def prepared(one: Secret | PyJWK) -> Key:
+            return prepare_secret(
+                one.prepared if isinstance(one, PyJWK) else one, enforce_length=enforce
+            )
+
+        if isinstance(key, (Key, PyJWK, str, bytes)):
+            return prepared(key)
         if isinstance(key, KeySet):
-            keys = key
-        elif isinstance(key, (list, tuple, Mapping)):
-            keys = KeySet(key)
-        else:
-            raise TypeError("Expected a string or bytes value, a Key, or several of them")
-        for each in keys.keys:
-            prepare_secret(each, enforce_length=enforce)
-        return keys
+            for one in key.keys:
+                prepared(one)
+            return key
+        if isinstance(key, Mapping):
+            return KeySet({name: prepared(one) for name, one in key.items()})
+        if isinstance(key, (list, tuple)):
+            return KeySet([prepared(one) for one in key])
+        raise TypeError("Expected a string or bytes value, a Key, or several of them")
 
     def decode_complete(
         self,
@@ -353,7 +357,7 @@ class PyJWS:
 def _is_for_hs256(key: AnyKey) -> bool:
     """Whether a key says which algorithm it is for, so that `algorithms` is not needed."""
     if isinstance(key, (list, tuple)):
-        return all(isinstance(each, Key) for each in key)
+        return all(isinstance(each, (Key, PyJWK)) for each in key)
     return isinstance(key, (Key, KeySet, PyJWK))
 
 

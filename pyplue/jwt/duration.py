@@ -47,12 +47,14 @@ def seconds(span: str | float | timedelta) -> int:
         if not math.isfinite(span):
             raise ValueError(f"not a span of time: {span!r}")
         return round(span)
+    if not isinstance(span, str):
+        raise ValueError(f"not a span of time: {span!r}")
     return _parse(span)
 
 
 @functools.lru_cache(maxsize=64)
 def _parse(span: str) -> int:
-    match = _SPAN.fullmatch(span) if isinstance(span, str) else None
+    match = _SPAN.fullmatch(span)
     if match is None or (match["sign"] and match["direction"]):
         raise ValueError(f"not a span of time: {span!r}; expected for example '7d' or '2 hours'")
     unit = next(name for name in _UNIT_SECONDS if match[name])

@@ -8,7 +8,8 @@ const frames = @import("frames.zig");
 const InputQueue = @import("input_queue.zig").InputQueue;
 
 pub const max_clients = 32;
-const backlog = 16;
+/// A burst of clients waits here until the loop comes round.
+const backlog = 128;
 const read_bytes = 4096;
 
 /// Heartbeats answered in any second. VibeTunnel's own client echoes every answer: without a

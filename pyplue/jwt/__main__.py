@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import io
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -37,6 +39,8 @@ exit status: 0 done or valid; 1 the token, payload or secret is refused; 2 wrong
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.simplefilter("always", jwt.InsecureKeyLengthWarning)
     warnings.showwarning = _show_warning
     try:
@@ -60,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    sign = commands.add_parser("sign", help="sign claims, print the token")
+    sign = commands.add_parser("sign", allow_abbrev=False, help="sign claims, print the token")
     sign.set_defaults(command=_sign)
     sign.add_argument("claims", help="a JSON object; - reads it from standard input")
     sign.add_argument(
@@ -71,7 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     sign.add_argument("--kid", help="name the key in the token's header")
 
-    verify = commands.add_parser("verify", help="print the claims of a valid token")
+    verify = commands.add_parser(
+        "verify", allow_abbrev=False, help="print the claims of a valid token"
+    )
     verify.set_defaults(command=_verify)
     verify.add_argument("--audience", help="what the claim aud must be or contain")
     verify.add_argument("--issuer", help="what the claim iss must be")
@@ -80,14 +86,16 @@ def _parser() -> argparse.ArgumentParser:
         "--leeway", metavar="TIME", default="0s", help="tolerance for exp, nbf and iat: 30s"
     )
 
-    inspect = commands.add_parser("inspect", help="print header and claims WITHOUT verifying them")
+    inspect = commands.add_parser(
+        "inspect", allow_abbrev=False, help="print header and claims WITHOUT verifying them"
+    )
     inspect.set_defaults(command=_inspect)
     for command in (verify, inspect):
         command.add_argument("token", help="the token; - reads it from standard input")
     for command in (sign, verify):
         command.add_argument("--secret-file", type=Path, metavar="FILE", help="holds the secret")
 
-    secret = commands.add_parser("secret", help="print a new random secret")
+    secret = commands.add_parser("secret", allow_abbrev=False, help="print a new random secret")
     secret.set_defaults(command=_secret)
     secret.add_argument(
         "--bytes",
@@ -162,12 +170,11 @@ def _read_secret(options: argparse.Namespace) -> bytes:
 
 
 def _text(argument: str) -> str:
-    if argument != "-":
-        return argument
+    given = sys.stdin.buffer.read() if argument == "-" else os.fsencode(argument)
     try:
-        return sys.stdin.read().rstrip("\r\n")
+        return given.decode().rstrip("\r\n")
     except UnicodeDecodeError as error:
-        raise _RefusedError(f"standard input is not UTF-8: {error}") from error
+        raise _RefusedError(f"the input is not UTF-8: {error}") from error
 
 
 def _without_line_end(secret: bytes) -> bytes:
@@ -182,7 +189,9 @@ def _span(text: str) -> int:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # JSON leaves these control characters as they are; a terminal must not obey a token.
+    return re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

@@ -6,6 +6,7 @@ const std = @import("std");
 /// The dependencies of build.zig.zon. Each is a package that also builds and tests alone.
 const packages = [_][]const u8{
     "plue_jwt",
+    "plue_ssh",
     "vt_fwd",
 };
 
@@ -18,8 +19,13 @@ pub fn build(b: *std.Build) void {
         "Debug, ReleaseSafe (default), ReleaseFast or ReleaseSmall",
     ) orelse .ReleaseSafe;
 
+    // libssh comes from the system that builds; a cross build for a wheel has none.
+    const ssh = b.option(bool, "ssh", "Build plue_ssh, which needs libssh (default: native only)") orelse
+        (target.query.isNativeOs() and target.query.isNativeAbi() and target.query.cpu_arch == null);
+
     const test_step = b.step("test", "Run the tests of every package in Debug and ReleaseSafe");
     for (packages) |name| {
+        if (!ssh and std.mem.eql(u8, name, "plue_ssh")) continue;
         const package = b.dependency(name, .{ .target = target, .optimize = optimize });
         for (package.builder.getInstallStep().dependencies.items) |step| {
             const install = step.cast(std.Build.Step.InstallArtifact) orelse continue;

@@ -23,8 +23,9 @@ pub fn parse(text: []const u8) error{NotADuration}!i64 {
     const signed = rest.len > 0 and (rest[0] == '+' or rest[0] == '-');
     if (signed) {
         if (rest[0] == '-') sign = -1;
-        rest = skipSpace(rest[1..]);
+        rest = rest[1..];
     }
+    rest = skipSpace(rest);
     const number = try readNumber(&rest);
     rest = skipSpace(rest);
 
@@ -105,7 +106,7 @@ test "everything else is no duration" {
         "7x",
         "7dd",
         "7  d",
-        " 7d",
+        "  7d",
         "7d ",
         "1,5h",
         ".5h",

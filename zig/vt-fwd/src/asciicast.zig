@@ -171,7 +171,13 @@ pub const Recorder = struct {
         if (carry.len > 0) r.inputEvent(now_us, "", carry, true);
     }
 
-    fn inputEvent(r: *Recorder, now_us: u64, bytes: []const u8, carry: *utf8.Carry, end: bool) void {
+    fn inputEvent(
+        r: *Recorder,
+        now_us: u64,
+        bytes: []const u8,
+        carry: *utf8.Carry,
+        end: bool,
+    ) void {
         var line: Line = .begin(r);
         line.print("[{f},\"i\",\"", .{r.time(now_us)});
         const empty = line.len;

@@ -269,7 +269,11 @@ test "modes and levels in any case; flags beat the environment, bad values there
     const both = parse(&.{ "-q", "--title-mode", "none", "ls" }, environment).run;
     try testing.expectEqual(.none, both.title_mode);
     try testing.expectEqual(.silent, both.level);
-    const bad = parse(&.{"ls"}, .{ .title_mode = "x", .log_level = "x", .max_cast_bytes = "x" }).run;
+    const bad = parse(&.{"ls"}, .{
+        .title_mode = "x",
+        .log_level = "x",
+        .max_cast_bytes = "x",
+    }).run;
     try testing.expectEqual(.none, bad.title_mode);
     try testing.expectEqual(.@"error", bad.level);
     try testing.expectEqual(0, bad.max_cast_bytes);

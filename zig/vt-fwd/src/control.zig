@@ -112,11 +112,24 @@ test "the message that renames is understood again" {
 
 test "signals by number and by name" {
     const cases = [_]struct { []const u8, ?u8 }{
-        .{ "9", 9 },       .{ "64", 64 },                     .{ "\"SIGKILL\"", 9 }, .{ "\"sigterm\"", 15 },
-        .{ "\"int\"", 2 }, .{ "\"Hup\"", 1 },                 .{ "0", null },        .{ "-9", null },
-        .{ "65", null },   .{ "null", null },                 .{ "9.0", null },      .{ "\"NOPE\"", null },
-        .{ "\"\"", null }, .{ "\"SIG\"", null },              .{ "\"9\"", null },    .{ "true", null },
-        .{ "[9]", null },  .{ "\"WINCH\"", posix.SIG.WINCH },
+        .{ "9", 9 },
+        .{ "64", 64 },
+        .{ "\"SIGKILL\"", 9 },
+        .{ "\"sigterm\"", 15 },
+        .{ "\"int\"", 2 },
+        .{ "\"Hup\"", 1 },
+        .{ "\"WINCH\"", posix.SIG.WINCH },
+        .{ "0", null },
+        .{ "-9", null },
+        .{ "65", null },
+        .{ "9.0", null },
+        .{ "null", null },
+        .{ "true", null },
+        .{ "[9]", null },
+        .{ "\"\"", null },
+        .{ "\"9\"", null },
+        .{ "\"SIG\"", null },
+        .{ "\"NOPE\"", null },
     };
     for (cases) |case| {
         var buffer: [64]u8 = undefined;
@@ -130,14 +143,22 @@ test "signals by number and by name" {
 
 test "what is malformed or unknown is nothing" {
     const cases = [_][]const u8{
-        "",                                                "null",
-        "[]",                                              "{}",
-        "{\"cmd\":1}",                                     "{\"cmd\":\"fly\"}",
-        "{\"cmd\":\"resize\"}",                            "{\"cmd\":\"resize\",\"cols\":0,\"rows\":1}",
-        "{\"cmd\":\"resize\",\"cols\":80.5,\"rows\":24}",  "{\"cmd\":\"resize\",\"cols\":\"80\",\"rows\":24}",
-        "{\"cmd\":\"resize\",\"cols\":70000,\"rows\":24}", "{\"cmd\":\"resize\",\"cols\":-1,\"rows\":24}",
-        "{\"cmd\":\"update-title\"}",                      "{\"cmd\":\"update-title\",\"title\":7}",
-        "{\"cmd\":\"kill\"",                               "{\"cmd\":\"kill\"}x",
+        "",
+        "null",
+        "[]",
+        "{}",
+        "{\"cmd\":1}",
+        "{\"cmd\":\"fly\"}",
+        "{\"cmd\":\"resize\"}",
+        "{\"cmd\":\"resize\",\"cols\":0,\"rows\":1}",
+        "{\"cmd\":\"resize\",\"cols\":-1,\"rows\":24}",
+        "{\"cmd\":\"resize\",\"cols\":80.5,\"rows\":24}",
+        "{\"cmd\":\"resize\",\"cols\":\"80\",\"rows\":24}",
+        "{\"cmd\":\"resize\",\"cols\":70000,\"rows\":24}",
+        "{\"cmd\":\"update-title\"}",
+        "{\"cmd\":\"update-title\",\"title\":7}",
+        "{\"cmd\":\"kill\"",
+        "{\"cmd\":\"kill\"}x",
     };
     for (cases) |text| try testing.expectEqual(null, parse(text));
 }

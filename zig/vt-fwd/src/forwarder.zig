@@ -53,10 +53,10 @@ pub const Start = struct {
     log: *Log,
     session: *session.Session,
     directory: *session.Directory,
-    /// The directory's path, for those who watch by path.
-    path: [:0]const u8,
     recording: posix.fd_t,
     listener: posix.fd_t,
+    /// Where `signals` are read; installed before anything was made on disk.
+    signal_fd: posix.fd_t,
     title: OuterTitle,
     /// Our own environment.
     inherited: []const [*:0]const u8,
@@ -151,7 +151,7 @@ pub const Forwarder = struct {
         f.saved_clear_offset = 0;
         f.saved_us = 0;
         f.recording_warned = false;
-        f.signal_fd = try signals.install();
+        f.signal_fd = start.signal_fd;
 
         const now = clock.monotonicUs();
         f.recorder.init(start.recording, now, start.size, start.options.max_cast_bytes);
@@ -164,19 +164,24 @@ pub const Forwarder = struct {
         f.recorder.flush();
 
         const pair: pty.Pty = try .open(start.size);
+        errdefer pair.close();
         raw_mode.enter(stdin);
         errdefer raw_mode.restore();
         f.master = pair.master;
+        f.title.begin(&f.session.name);
+        f.showTitle(); // before anything of the child's
         f.child = try spawn.spawn(pair.slave, start.argv, start.envp);
         posix.close(pair.slave);
         f.session.status = .running;
         f.session.pid = f.child;
         f.saveSession(f.session.stateFields()[0..2]);
         // From here on the child runs beside us.
-        f.title.begin(&f.session.name);
-        f.watch = .init(f.directory.fd, start.path, clock.monotonicUs());
+        f.watch = .init(f.directory.fd, clock.monotonicUs());
         f.followRename(); // before anybody watched
         f.log.open();
+        f.log.print(.info, "session {s} started, process {d}: {s}", .{
+            f.session.id, f.child, f.session.command[0],
+        });
         if (git.isInside(start.session.cwd)) {
             git.start(&f.git_storage, start.session.cwd, start.inherited) catch |err| {
                 f.log.print(.warn, "cannot look for git: {s}", .{@errorName(err)});
@@ -194,7 +199,7 @@ pub const Forwarder = struct {
 
     // --- one turn of the loop ---
 
-    const Slot = enum { signals, master, keyboard, outer, listener, watch, git };
+    const Slot = enum { signals, master, keyboard, outer, listener, git };
     const slot_count = std.meta.fields(Slot).len;
     const PollFds = [slot_count + ipc.max_clients]posix.pollfd;
 
@@ -202,7 +207,8 @@ pub const Forwarder = struct {
         var fds: PollFds = undefined;
         f.interests(&fds);
         // Readers of the recording see everything before we sleep.
-        const n = posix.poll(&fds, if (f.recorder.pending()) 0 else f.timeout()) catch 0;
+        const used = fds[0 .. slot_count + f.server.highest()];
+        const n = posix.poll(used, if (f.recorder.pending()) 0 else f.timeout()) catch 0;
         if (n == 0) f.recorder.flush();
         const now = clock.monotonicUs();
         if (ready(&fds, .signals)) f.onSignals(now);
@@ -212,9 +218,8 @@ pub const Forwarder = struct {
         if (master & posix.POLL.OUT != 0) f.writeQueued(now);
         if (ready(&fds, .keyboard)) f.onKeyboard(now);
         if (ready(&fds, .listener)) f.onConnect(now);
-        if (ready(&fds, .watch) and f.watch.drain()) f.followRename();
         if (ready(&fds, .git)) f.onGit();
-        for (fds[slot_count..], 0..) |it, index| {
+        for (used[slot_count..], 0..) |it, index| {
             if (it.revents != 0) f.onClient(now, index);
         }
         f.tick(now);
@@ -239,7 +244,6 @@ pub const Forwarder = struct {
         set(fds, .keyboard, if (keyboard) stdin else -1, in);
         set(fds, .outer, if (f.outer.pending.len > 0) f.outer.fd else -1, out);
         set(fds, .listener, if (accepting) f.server.listener else -1, in);
-        set(fds, .watch, f.watch.fd, in);
         set(fds, .git, if (f.git_job) |job| job.fd else -1, in);
         for (fds[slot_count..], f.server.clients) |*it, slot| {
             const fd = if (slot) |client| (if (client.wantsMore()) client.fd else -1) else -1;
@@ -251,21 +255,20 @@ pub const Forwarder = struct {
         fds[@intFromEnum(slot)] = .{ .fd = fd, .events = events, .revents = 0 };
     }
 
-    /// Milliseconds until `tick` has something to do; -1 for never.
+    /// Milliseconds until `tick` has something to do.
     fn timeout(f: *Forwarder) i32 {
         const never = std.math.maxInt(u64);
         const at = std.mem.min(u64, &.{
+            f.watch.next_us,
             f.recorder.deadline() orelse never,
             f.kill_at_us orelse never,
             f.accept_at_us orelse never,
-            f.watch.next_us orelse never,
             if (f.master_state == .suspended) f.master_state.suspended else never,
             if (f.clearIsUnsaved()) f.saved_us + save_every_us else never,
             f.drainDeadline() orelse never,
         });
-        if (at == never) return -1;
         const left = at -| clock.monotonicUs();
-        return @intCast(@min(left / std.time.us_per_ms + 1, 60_000));
+        return @intCast(left / std.time.us_per_ms + 1); // at most until the next look at the name
     }
 
     /// When the child has ended: the end of waiting for its output, or for the terminal.
@@ -375,6 +378,7 @@ pub const Forwarder = struct {
             // Input may still come from clients; the child is not told.
             f.stdin_open = false;
             f.recorder.endInput(now, &f.keyboard.carry);
+            f.log.print(.verbose, "standard input ended", .{});
             return;
         }
         f.typeInput(now, &f.keyboard, bytes[0..n]);
@@ -431,9 +435,11 @@ pub const Forwarder = struct {
     // --- clients ---
 
     fn onConnect(f: *Forwarder, now: u64) void {
-        f.server.acceptAll() catch {
+        f.server.acceptAll() catch |err| {
             f.accept_at_us = now + accept_again_us;
+            f.log.print(.warn, "a client has to wait: {s}", .{@errorName(err)});
         };
+        f.log.print(.debug, "clients: up to number {d}", .{f.server.highest()});
     }
 
     fn onClient(f: *Forwarder, now: u64, index: usize) void {
@@ -460,14 +466,20 @@ pub const Forwarder = struct {
                 },
                 .control => |text| if (control.parse(text)) |command| f.obey(now, command),
                 .heartbeat => client.answerHeartbeat(now),
-                .oversized => return f.server.close(index),
+                .oversized => {
+                    f.log.print(.warn, "client {d} sent an absurd length: closed", .{index + 1});
+                    return f.server.close(index);
+                },
             }
         }
         const done = client.unparsed().len == 0 and client.queue.isEmpty();
-        if (client.ended and done) f.server.close(index);
+        if (!client.ended or !done) return;
+        f.log.print(.debug, "client {d} left", .{index + 1});
+        f.server.close(index);
     }
 
     fn obey(f: *Forwarder, now: u64, command: control.Command) void {
+        f.log.print(.verbose, "a client asks for {s}", .{@tagName(command)});
         switch (command) {
             .resize => |size| f.resize(now, size),
             .reset_size => f.followOuterSize(now),
@@ -498,6 +510,7 @@ pub const Forwarder = struct {
         if (name.eql(&f.session.name)) return;
         f.session.name = name;
         f.title.renamed(&name);
+        f.log.print(.info, "session {s} was renamed: {s}", .{ f.session.id, name.slice() });
     }
 
     fn onGit(f: *Forwarder) void {
@@ -540,6 +553,7 @@ pub const Forwarder = struct {
     fn askToEnd(f: *Forwarder, now: u64, signal: u8) void {
         if (f.signalled) return f.signalChild(posix.SIG.KILL);
         f.signalled = true;
+        f.log.print(.info, "signal {d}: asking the command to end", .{signal});
         f.end_requested = true;
         f.kill_at_us = now + kill_after_us;
         f.signalChild(signal);
@@ -568,6 +582,7 @@ pub const Forwarder = struct {
             f.recorder.output(now, f.filtered[0..held]);
         }
         f.recorder.endOutput(now);
+        posix.close(f.master); // and session.json has a descriptor to be written with
         if (f.git_job) |job| _ = job.finish();
         if (f.name_changed) f.saveSession(&f.session.nameFields());
         f.session.status = .exited;
@@ -578,6 +593,8 @@ pub const Forwarder = struct {
         spawn.reap(f.child);
         f.directory.unlinkSocket();
         f.server.deinit();
+        raw_mode.restore();
         f.warnOfRecording();
+        f.log.print(.info, "session {s} ended with {d}", .{ f.session.id, f.exit_code.? });
     }
 };

@@ -133,7 +133,8 @@ pub const Parser = struct {
 
     fn collect(parser: *Parser, bytes: []const u8) void {
         const length = parser.collected + parser.missing;
-        const target = parser.large orelse if (length > inline_bytes) return else parser.inline_buffer[0..length];
+        if (parser.large == null and length > inline_bytes) return; // skipped
+        const target = parser.large orelse parser.inline_buffer[0..length];
         @memcpy(target[parser.collected..][0..bytes.len], bytes);
         parser.collected += bytes.len;
     }

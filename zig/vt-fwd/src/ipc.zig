@@ -106,6 +106,13 @@ pub const Server = struct {
         return std.mem.indexOfScalar(?*Client, &server.clients, null) == null;
     }
 
+    /// All clients are below this index.
+    pub fn highest(server: *const Server) usize {
+        var index: usize = max_clients;
+        while (index > 0 and server.clients[index - 1] == null) index -= 1;
+        return index;
+    }
+
     pub const AcceptError = error{
         /// The system has no more descriptors: try again later.
         OutOfDescriptors,
@@ -273,7 +280,8 @@ test "heartbeats are answered five times a second" {
     const client = f.server.clients[0].?;
     var buffer: [256]u8 = undefined;
     for (0..20) |i| client.answerHeartbeat(5_000_000 + i);
-    try testing.expectEqualStrings(&(frames.heartbeat ** 5), buffer[0..try posix.read(fd, &buffer)]);
+    const answers = buffer[0..try posix.read(fd, &buffer)];
+    try testing.expectEqualStrings(&(frames.heartbeat ** 5), answers);
     client.answerHeartbeat(6_000_000);
     try testing.expectEqual(5, try posix.read(fd, &buffer));
 }

@@ -165,7 +165,11 @@ const testing = std.testing;
 
 test "members come in order, values as they stand" {
     var members: Members = undefined;
-    try members.init(" {\"a\" : 1 , \"b\":\"x\\\"y\", \"c\": [1, {\"d\": 2}] ,\"e\":{} ,\"f\":-2.5e3\n} ");
+    try members.init(
+        \\ {"a" : 1 , "b":"x\"y", "c": [1, {"d": 2}] ,"e":{} ,"f":-2.5e3
+        \\}
+        \\
+    );
     const expected = [_][2][]const u8{
         .{ "a", "1" },  .{ "b", "\"x\\\"y\"" }, .{ "c", "[1, {\"d\": 2}]" },
         .{ "e", "{}" }, .{ "f", "-2.5e3" },
@@ -180,9 +184,27 @@ test "members come in order, values as they stand" {
 
 test "what is not one JSON object is an error, not a crash" {
     const cases = [_][]const u8{
-        "",       "   ",               "null",     "[1]",          "\"x\"",          "1",           "{",
-        "{\"a\"", "{\"a\":",           "{\"a\":1", "{\"a\":1,}",   "{1:2}",          "{\"a\":1}x",  "{}{}",
-        "{a:1}",  "{\"a\":1 \"b\":2}", "\xff",     "{\"\xff\":1}", "{\"a\":\"\n\"}", "{\"a\":tru}", "{\"a\":" ++ "[" ** 9000,
+        "",
+        "   ",
+        "null",
+        "[1]",
+        "\"x\"",
+        "1",
+        "{",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\":1",
+        "{\"a\":1,}",
+        "{\"a\":1}x",
+        "{\"a\":1 \"b\":2}",
+        "{\"a\":tru}",
+        "{\"a\":\"\n\"}",
+        "{\"\xff\":1}",
+        "{1:2}",
+        "{a:1}",
+        "{}{}",
+        "\xff",
+        "{\"a\":" ++ "[" ** 9000,
     };
     for (cases) |text| try testing.expectError(error.InvalidJson, find(text, "a"));
 }
@@ -196,8 +218,14 @@ test "find takes the last of equal keys and resolves escaped ones" {
 
 test "integers are whole numbers only" {
     const cases = [_]struct { []const u8, ?i64 }{
-        .{ "80", 80 },                     .{ "-1", -1 },     .{ "80.5", null }, .{ "8e1", null }, .{ "\"80\"", null },
-        .{ "99999999999999999999", null }, .{ "null", null }, .{ "[1]", null },
+        .{ "80", 80 },
+        .{ "-1", -1 },
+        .{ "80.5", null },
+        .{ "8e1", null },
+        .{ "\"80\"", null },
+        .{ "99999999999999999999", null },
+        .{ "null", null },
+        .{ "[1]", null },
     };
     for (cases) |case| {
         const member: Member = .{ .key = "", .value = case[0] };
@@ -206,7 +234,11 @@ test "integers are whole numbers only" {
 }
 
 test "strings are read with every kind of escape" {
-    var reader: StringReader = .{ .rest = "a\\n\\u00e9é€\\ud83d\\ude00😀\\ud83dx\\\"\\/\\udc00" };
+    var reader: StringReader = .{
+        .rest =
+        \\a\n\u00e9é€\ud83d\ude00😀\ud83dx\"\/\udc00
+        ,
+    };
     const expected = [_]u21{
         'a', '\n', 0xe9, 0xe9, 0x20ac, 0x1f600, 0x1f600, 0xfffd, 'x', '"', '/', 0xfffd,
     };
@@ -215,7 +247,10 @@ test "strings are read with every kind of escape" {
 }
 
 test "the string reader survives text that nobody checked" {
-    for ([_][]const u8{ "\\", "\\u", "\\u12", "\\uzzzz", "\\ud83d\\u", "\xf0\x9f", "\\ud83d\\u12" }) |text| {
+    const cases = [_][]const u8{
+        "\\", "\\u", "\\u12", "\\uzzzz", "\\ud83d\\u", "\\ud83d\\u12", "\xf0\x9f",
+    };
+    for (cases) |text| {
         var reader: StringReader = .{ .rest = text };
         for (0..16) |_| _ = reader.next() orelse break else return error.TestUnexpectedResult;
     }

@@ -145,7 +145,8 @@ fn expectEncoded(expected: []const u8, pieces: []const []const u8) !void {
 test "plain text is copied, control characters and quotes are escaped" {
     try expectEncoded("", &.{""});
     try expectEncoded("hello", &.{"hello"});
-    try expectEncoded("a\\nb\\r\\t\\b\\f\\\"\\\\\\u001b\\u0000\x7f", &.{"a\nb\r\t\x08\x0c\"\\\x1b\x00\x7f"});
+    const expected = "a\\nb\\r\\t\\b\\f\\\"\\\\\\u001b\\u0000\x7f";
+    try expectEncoded(expected, &.{"a\nb\r\t\x08\x0c\"\\\x1b\x00\x7f"});
     const long = "0123456789" ** 20;
     try expectEncoded(long ++ "\\n" ++ long, &.{long ++ "\n" ++ long});
 }
@@ -183,7 +184,8 @@ test "every byte value fits in the promised capacity and decodes again" {
     const len = encode(out[1..], &text, &carry);
     out[0] = '"';
     out[len + 1] = '"';
-    const parsed = try std.json.parseFromSlice([]const u8, testing.allocator, out[0 .. len + 2], .{});
+    const json = out[0 .. len + 2];
+    const parsed = try std.json.parseFromSlice([]const u8, testing.allocator, json, .{});
     defer parsed.deinit();
     try testing.expectEqualStrings(text[0..0x80], parsed.value[0..0x80]);
 }

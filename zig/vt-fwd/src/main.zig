@@ -12,6 +12,7 @@ const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
 const raw_mode = @import("raw_mode.zig");
 const session = @import("session.zig");
+const signals = @import("signals.zig");
 const spawn = @import("spawn.zig");
 const title = @import("title.zig");
 const Forwarder = @import("forwarder.zig").Forwarder;
@@ -198,34 +199,50 @@ fn start(
     const inherited: []const [*:0]const u8 = @ptrCast(std.os.environ);
     const envp = try spawn.environment(allocator, inherited, id);
 
+    // From here on a signal finds somebody who ends the session in good order.
+    const signal_fd = signals.install() catch |err| {
+        log.print(.@"error", "cannot wait for signals: {s}", .{@errorName(err)});
+        return exit_startup;
+    };
     var directory = session.Directory.open(paths.directory) catch |err| {
         log.print(.@"error", "cannot use {s}: {s}", .{ paths.directory, explain(err) });
         return exit_startup;
     };
     const prepared = prepare(&directory, &it, &paths) catch |err| {
+        abandon(&directory, &it, exit_startup);
         log.print(.@"error", "cannot start in {s}: {s}", .{ paths.directory, explain(err) });
-        return abandon(&directory, &it, exit_startup);
+        return exit_startup;
     };
     return forwarder.run(.{
         .options = options,
         .log = log,
         .session = &it,
         .directory = &directory,
-        .path = paths.directory,
         .recording = prepared.recording,
         .listener = prepared.listener,
+        .signal_fd = signal_fd,
         .title = .{ .mode = options.title_mode, .context = context, .silent = !posix.isatty(1) },
         .inherited = inherited,
         .size = size,
         .argv = argv,
         .envp = envp,
     }) catch |err| {
-        log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], @errorName(err) });
-        return abandon(&directory, &it, exit_not_runnable);
+        prepared.close(); // descriptors may be what is missing
+        abandon(&directory, &it, exit_not_runnable);
+        log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], explain(err) });
+        return exit_not_runnable;
     };
 }
 
-const Prepared = struct { recording: posix.fd_t, listener: posix.fd_t };
+const Prepared = struct {
+    recording: posix.fd_t,
+    listener: posix.fd_t,
+
+    fn close(prepared: Prepared) void {
+        posix.close(prepared.recording);
+        posix.close(prepared.listener);
+    }
+};
 
 /// All that a reader expects to find. The socket is there before the session says "running".
 fn prepare(
@@ -236,17 +253,17 @@ fn prepare(
     try directory.makeFifo(paths.fifo);
     try directory.create(it);
     const recording = try directory.createRecording();
+    errdefer posix.close(recording);
     return .{ .recording = recording, .listener = try ipc.listen(paths.socket) };
 }
 
 /// A session that could not be started does not stay "starting".
-fn abandon(directory: *session.Directory, it: *session.Session, code: u8) u8 {
+fn abandon(directory: *session.Directory, it: *session.Session, code: u8) void {
     it.status = .exited;
     it.exit_code = code;
     const fields = it.stateFields();
-    directory.update(it, fields[0..3]) catch {}; // what went wrong was said already
+    directory.update(it, fields[0..3]) catch {}; // what went wrong is said by the caller
     directory.unlinkSocket();
-    return code;
 }
 
 fn explain(err: anyerror) []const u8 {
@@ -259,6 +276,7 @@ fn explain(err: anyerror) []const u8 {
         error.InvalidJson => "its session.json is not JSON",
         error.NoSpaceLeft => "no space left on the device",
         error.AccessDenied => "permission denied",
+        error.ProcessFdQuotaExceeded => "too many open files: raise 'ulimit -n'",
         else => @errorName(err),
     };
 }

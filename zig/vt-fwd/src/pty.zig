@@ -45,7 +45,7 @@ pub const Pty = struct {
         return pty;
     }
 
-    fn close(pty: Pty) void {
+    pub fn close(pty: Pty) void {
         posix.close(pty.master);
         posix.close(pty.slave);
     }

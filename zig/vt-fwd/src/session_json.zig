@@ -146,7 +146,8 @@ test "an update keeps order and foreign members to the byte" {
 }
 
 test "an update removes a member, writes a doubled one once, and fills an empty object" {
-    try expectUpdated("{\n  \"b\": 2\n}\n", "{\"a\":1,\"b\":2}", &.{.{ .key = "a", .value = .absent }});
+    const none = [_]Field{.{ .key = "a", .value = .absent }};
+    try expectUpdated("{\n  \"b\": 2\n}\n", "{\"a\":1,\"b\":2}", &none);
     const one = [_]Field{.{ .key = "a", .value = .{ .integer = 9 } }};
     try expectUpdated("{\n  \"a\": 9\n}\n", "{\"a\":1,\"a\":2}", &one);
     try expectUpdated("{\n  \"a\": 9\n}\n", "{}", &one);
@@ -162,7 +163,8 @@ test "what is not an object cannot be updated" {
 test "running out of memory leaks nothing" {
     try testing.checkAllAllocationFailures(testing.allocator, struct {
         fn run(gpa: Allocator) !void {
-            gpa.free(try update(gpa, "{\"a\":1}", &.{.{ .key = "b", .value = .{ .string = "c" ** 99 } }}));
+            const fields = [_]Field{.{ .key = "b", .value = .{ .string = "c" ** 99 } }};
+            gpa.free(try update(gpa, "{\"a\":1}", &fields));
         }
     }.run, .{});
 }

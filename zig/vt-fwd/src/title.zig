@@ -127,7 +127,8 @@ const Text = struct {
     }
 };
 
-/// The part of `path` below `home`, or null when it is elsewhere. `/home/bob2` is not in `/home/bob`.
+/// The part of `path` below `home`, or null when it is elsewhere: `/home/bob2` is not in
+/// `/home/bob`.
 fn belowHome(path: []const u8, home: []const u8) ?[]const u8 {
     const root = std.mem.trimRight(u8, home, "/");
     if (root.len == 0 or !std.mem.startsWith(u8, path, root)) return null;
@@ -229,8 +230,12 @@ test "default names" {
 test "static titles show a chosen name, or where and what" {
     const context: Context = .{ .argv0 = "/bin/sh", .cwd = "/home/bob/src", .home = "/home/bob" };
     const cases = [_][2][]const u8{
-        .{ "sh (~/src)", "~/src · sh" }, .{ "sh", "~/src · sh" },      .{ "sh · sh", "~/src · sh" },
-        .{ "", "~/src · sh" },           .{ " my build ", "my build" }, .{ "shell", "shell" },
+        .{ "sh (~/src)", "~/src · sh" },
+        .{ "sh", "~/src · sh" },
+        .{ "sh · sh", "~/src · sh" },
+        .{ "", "~/src · sh" },
+        .{ " my build ", "my build" },
+        .{ "shell", "shell" },
     };
     for (cases) |case| {
         const name: Name = .fromBytes(case[0]);

@@ -355,6 +355,8 @@ pub const Channel = struct {
             }
         }
         const child = if (channel.child) |*child| child else return;
+        // Nobody tells of its end where there are no pidfds.
+        if (child.exit_watch == null) channel.connection.activity = true;
         if (channel.kill_at_ms != 0 and now_ms >= channel.kill_at_ms) {
             child.process.signalGroup(posix.SIG.KILL);
         } else if (channel.kill_at_ms == 0 and server.config.git_timeout_s > 0) {

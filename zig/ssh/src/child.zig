@@ -13,6 +13,7 @@ pub const Child = struct {
     /// finds out.
     pub fn watch(child: *Child, poller: *poller_module.Poller, token: u64) void {
         if (builtin.os.tag == .linux) {
+            if (child.process.pidfd < 0) return;
             child.exit_watch = .{ .fd = child.process.pidfd, .token = token };
             child.exit_watch.?.set(poller, .{ .read = true }) catch {};
         } else {

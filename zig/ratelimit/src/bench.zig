@@ -1,0 +1,124 @@
+//! `plue-ratelimit bench`: what a check costs, what a key costs, and the longest pauses.
+const std = @import("std");
+const Allocator = std.mem.Allocator;
+const clock = @import("clock.zig");
+const Limiter = @import("limiter.zig").Limiter;
+const Rule = @import("rule.zig").Rule;
+const Algorithm = @import("rule.zig").Algorithm;
+
+const epoch = 1;
+const uniform_keys = 1_000_000;
+const window_ms = 3_600_000;
+
+pub fn run(allocator: Allocator, out: *std.Io.Writer) !void {
+    try out.print("million checks a second (sliding window unless named)\n", .{});
+    for ([_]Algorithm{ .sliding_window, .gcra, .fixed_window }) |algorithm| {
+        try out.print("  hot key, 1 thread, {t:<16} {d:>8.1}\n", .{
+            algorithm, try hotKey(allocator, algorithm, 1),
+        });
+        try out.flush();
+    }
+    try out.print("  hot key, 2 threads                {d:>8.1}\n", .{
+        try hotKey(allocator, .sliding_window, 2),
+    });
+    try uniform(allocator, out);
+    try plainMapPause(allocator, out);
+    try out.flush();
+}
+
+fn open(allocator: Allocator, algorithm: Algorithm, max_keys: u32) !*Limiter {
+    const limiter = try allocator.create(Limiter);
+    limiter.* = .{};
+    limiter.table.openPrivate(epoch, allocator, @splat(5), max_keys);
+    limiter.init(try Rule.init(algorithm, 4_000_000_000, window_ms), .deny, false);
+    return limiter;
+}
+
+fn close(allocator: Allocator, limiter: *Limiter) void {
+    limiter.table.close();
+    allocator.destroy(limiter);
+}
+
+const hot_checks = 20_000_000;
+
+fn hotKey(allocator: Allocator, algorithm: Algorithm, threads: usize) !f64 {
+    const limiter = try open(allocator, algorithm, 1000);
+    defer close(allocator, limiter);
+    var timer = try std.time.Timer.start();
+    if (threads == 1) {
+        checkHot(limiter, "192.0.2.17");
+    } else {
+        const other = try std.Thread.spawn(.{}, checkHot, .{ limiter, "192.0.2.17" });
+        checkHot(limiter, "192.0.2.18");
+        other.join();
+    }
+    return rate(hot_checks * threads, timer.read());
+}
+
+fn checkHot(limiter: *Limiter, key: []const u8) void {
+    for (0..hot_checks) |_| {
+        const now_ms = clock.forWindow(limiter.rule.window_ms);
+        const allowed = limiter.check(epoch, key, 1, now_ms) catch unreachable; // never closed here
+        std.mem.doNotOptimizeAway(allowed);
+    }
+}
+
+fn rate(count: usize, ns: u64) f64 {
+    return @as(f64, @floatFromInt(count)) * 1000 / @as(f64, @floatFromInt(ns));
+}
+
+fn keyText(buffer: *[32]u8, number: usize) []const u8 {
+    return std.fmt.bufPrint(buffer, "user:{d}", .{number}) catch unreachable; // 25 bytes at most
+}
+
+fn uniform(allocator: Allocator, out: *std.Io.Writer) !void {
+    const limiter = try open(allocator, .sliding_window, uniform_keys);
+    defer close(allocator, limiter);
+    var buffer: [32]u8 = undefined;
+    var worst_ns: u64 = 0;
+    var timer = try std.time.Timer.start();
+    for (0..uniform_keys) |i| {
+        const key = keyText(&buffer, i);
+        timer.reset();
+        const allowed = try limiter.check(epoch, key, 1, clock.coarseMs());
+        worst_ns = @max(worst_ns, timer.read());
+        std.debug.assert(allowed or limiter.table.total.load(.monotonic) == uniform_keys);
+    }
+    const held = try limiter.table.count(epoch);
+    const bytes = try limiter.table.slotBytes(epoch) + @sizeOf(Limiter);
+    const checks = 5_000_000;
+    var random = std.Random.DefaultPrng.init(1);
+    timer.reset();
+    for (0..checks) |_| {
+        const key = keyText(&buffer, random.random().uintLessThan(usize, uniform_keys));
+        std.mem.doNotOptimizeAway(try limiter.check(epoch, key, 1, clock.coarseMs()));
+    }
+    try out.print("  1M uniform keys, 1 thread         {d:>8.1}\n", .{rate(checks, timer.read())});
+    try out.print("\nbytes per key at {d} keys           {d:>8.1}\n", .{
+        held, @as(f64, @floatFromInt(bytes)) / @as(f64, @floatFromInt(held)),
+    });
+    try out.print("\nlongest insert while growing to 1M keys, ms\n", .{});
+    try out.print("  this table                        {d:>8.3}\n", .{ms(worst_ns)});
+}
+
+/// The design that this one replaces: a hash map that moves all its entries when it grows.
+fn plainMapPause(allocator: Allocator, out: *std.Io.Writer) !void {
+    var map: std.StringHashMapUnmanaged([2]u64) = .empty;
+    defer map.deinit(allocator);
+    var arena = std.heap.ArenaAllocator.init(allocator);
+    defer arena.deinit();
+    var buffer: [32]u8 = undefined;
+    var worst_ns: u64 = 0;
+    var timer = try std.time.Timer.start();
+    for (0..uniform_keys) |i| {
+        const key = try arena.allocator().dupe(u8, keyText(&buffer, i));
+        timer.reset();
+        try map.put(allocator, key, .{ i, i });
+        worst_ns = @max(worst_ns, timer.read());
+    }
+    try out.print("  std.StringHashMap                 {d:>8.3}\n", .{ms(worst_ns)});
+}
+
+fn ms(ns: u64) f64 {
+    return @as(f64, @floatFromInt(ns)) / std.time.ns_per_ms;
+}

@@ -6,6 +6,7 @@ const std = @import("std");
 /// The dependencies of build.zig.zon. Each is a package that also builds and tests alone.
 const packages = [_][]const u8{
     "plue_jwt",
+    "plue_ratelimit",
     "plue_ssh",
     "vt_fwd",
 };

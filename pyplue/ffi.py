@@ -150,5 +150,47 @@ jwt = Library(
     },
 )
 
+_KEY = ("u32", "ptr", "u32")
+_RULE = ("u32", "u32", "u64")
+_LIMITER = ("u32", "u32", "u64", "u32", "u32")
+
+ratelimit = Library(
+    "plue_ratelimit",
+    {
+        "ratelimit_init": Signature(("u32", "u64"), "bool"),
+        "ratelimit_check": Signature(("cstring",), "bool"),
+        "ratelimit_reset": Signature(("cstring",)),
+        "ratelimit_cleanup": Signature((), "u32", waits=True),
+        "ratelimit_get_remaining": Signature(("cstring",), "u32"),
+        "ratelimit_destroy": Signature(),
+        "ratelimit_count": Signature((), "u32"),
+        "ratelimit_create": Signature(_LIMITER, "u32"),
+        "ratelimit_open_shared": Signature(("cstring", *_LIMITER), "u32"),
+        "ratelimit_close": Signature(("u32",), "bool"),
+        "ratelimit_check_key": Signature((*_KEY, "u32"), "bool"),
+        "ratelimit_hit": Signature((*_KEY, "u32", "ptr"), "i32"),
+        "ratelimit_peek": Signature((*_KEY, "u32", "ptr"), "i32"),
+        "ratelimit_hit_at": Signature((*_KEY, "u32", "u64", "ptr"), "i32"),
+        "ratelimit_peek_at": Signature((*_KEY, "u32", "u64", "ptr"), "i32"),
+        "ratelimit_check_many": Signature(
+            ("u32", "ptr", "u64", "ptr", "u32", "u32", "ptr"), "i32"
+        ),
+        "ratelimit_reset_key": Signature(_KEY, "bool"),
+        "ratelimit_clear": Signature(("u32",), "bool", waits=True),
+        "ratelimit_sweep": Signature(("u32",), "u32", waits=True),
+        "ratelimit_key_count": Signature(("u32",), "u32"),
+        "ratelimit_bytes": Signature(("u32",), "u64"),
+        "ratelimit_hit_rule": Signature((*_KEY, "u32", *_RULE, "ptr"), "i32"),
+        "ratelimit_peek_rule": Signature((*_KEY, "u32", *_RULE, "ptr"), "i32"),
+        "ratelimit_read_window": Signature((*_KEY, "u64", "ptr"), "i32"),
+        "ratelimit_hit_log": Signature((*_KEY, "u32", "u32", "u64"), "bool"),
+        "ratelimit_read_log": Signature((*_KEY, "u32", "u64", "ptr"), "i32"),
+        "ratelimit_last_error": Signature((), "i32"),
+        "ratelimit_last_errno": Signature((), "i32"),
+        "ratelimit_error_name": Signature(("i32",), "cstring"),
+        "ratelimit_version": Signature((), "cstring"),
+    },
+)
+
 # Every library by the name of its attribute here.
-LIBRARIES: dict[str, Library] = {"jwt": jwt}
+LIBRARIES: dict[str, Library] = {"jwt": jwt, "ratelimit": ratelimit}

@@ -290,7 +290,11 @@ pub export fn ratelimit_check_key(handle: u32, key: ?[*]const u8, key_bytes: u32
     const instance = instances.find(handle) orelse return refuse(error.NoLimiter);
     const bytes = keyOf(key, key_bytes) catch |err| return refuse(err);
     const now_ms = clock.forWindow(instance.limiter.rule.window_ms);
-    return instance.limiter.check(handle, bytes, cost, now_ms) catch |err| refuse(err);
+    const allowed = instance.limiter.check(handle, bytes, cost, now_ms) catch |err|
+        return refuse(err);
+    // False for a reason would otherwise look like an earlier call's error.
+    if (!allowed) last_error = .ok;
+    return allowed;
 }
 
 pub export fn ratelimit_hit(

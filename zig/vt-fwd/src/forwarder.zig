@@ -33,8 +33,9 @@ const drain_us = 2 * std.time.us_per_s;
 /// The pty has nothing more to give when it was quiet this long after the child's end.
 const drain_quiet_us = 100 * std.time.us_per_ms;
 
-/// A pty that hung up while the child lives is tried again after this time.
-const reopen_us = 20 * std.time.us_per_ms;
+/// A pty that hung up while the child lives is tried again after this time, then less often.
+const first_reopen_us = 10 * std.time.us_per_ms;
+const last_reopen_us = 640 * std.time.us_per_ms;
 
 /// session.json follows the recording's clears at most this often.
 const save_every_us = std.time.us_per_s;
@@ -86,11 +87,14 @@ pub const Forwarder = struct {
 
     master: posix.fd_t,
     master_state: MasterState,
+    reopen_us: u64,
     child: posix.pid_t,
     /// Known once the child is a zombie.
     exit_code: ?u8,
-    /// When the child's end was noticed, and the last output since.
     exited_us: u64,
+    /// Since when the pty is drained after the child's end, and since when it was quiet. Time in
+    /// which our own terminal took nothing does not count.
+    drain_since_us: u64,
     quiet_since_us: u64,
 
     stdin_open: bool,
@@ -139,6 +143,7 @@ pub const Forwarder = struct {
         f.next_source = 0;
         f.git_job = null;
         f.master_state = .open;
+        f.reopen_us = first_reopen_us;
         f.exit_code = null;
         f.stdin_open = true;
         f.keyboard.start = 0;
@@ -212,7 +217,7 @@ pub const Forwarder = struct {
         if (n == 0) f.recorder.flush();
         const now = clock.monotonicUs();
         if (ready(&fds, .signals)) f.onSignals(now);
-        if (ready(&fds, .outer)) f.outer.proceed();
+        if (ready(&fds, .outer)) f.onOuterReady(now);
         const master = fds[@intFromEnum(Slot.master)].revents;
         if (master & (posix.POLL.IN | posix.POLL.HUP | posix.POLL.ERR) != 0) f.onOutput(now);
         if (master & posix.POLL.OUT != 0) f.writeQueued(now);
@@ -275,7 +280,7 @@ pub const Forwarder = struct {
     fn drainDeadline(f: *const Forwarder) ?u64 {
         if (f.exit_code == null) return null;
         if (f.outer.pending.len == 0) {
-            return @min(f.quiet_since_us + drain_quiet_us, f.exited_us + drain_us);
+            return @min(f.quiet_since_us + drain_quiet_us, f.drain_since_us + drain_us);
         }
         return if (f.end_requested) f.exited_us + abandon_after_us else null;
     }
@@ -335,8 +340,18 @@ pub const Forwarder = struct {
 
     // --- the child's output ---
 
+    fn onOuterReady(f: *Forwarder, now: u64) void {
+        f.outer.proceed();
+        if (f.outer.pending.len > 0) return;
+        f.drain_since_us = now;
+        f.quiet_since_us = now;
+    }
+
     fn onOutput(f: *Forwarder, now: u64) void {
-        if (f.outer.pending.len > 0) return; // its bytes are in our buffer
+        if (f.outer.pending.len > 0) { // its bytes are in our buffer: this is a hang-up
+            f.suspendMaster(now);
+            return;
+        }
         var len: usize = 0;
         const hung_up = while (len < f.read_buffer.len) {
             const room = f.read_buffer[len..];
@@ -350,10 +365,18 @@ pub const Forwarder = struct {
                 else => break true, // EIO: no process has the terminal open
             }
         } else false;
-        if (len > 0) f.show(now, f.read_buffer[0..len]);
-        if (hung_up and len == 0) {
-            f.master_state = if (f.exit_code != null) .ended else .{ .suspended = now + reopen_us };
+        if (len > 0) {
+            f.reopen_us = first_reopen_us;
+            f.show(now, f.read_buffer[0..len]);
+        } else if (hung_up) {
+            if (f.exit_code == null) f.suspendMaster(now) else f.master_state = .ended;
         }
+    }
+
+    /// No process has the terminal open, and poll would say so without end.
+    fn suspendMaster(f: *Forwarder, now: u64) void {
+        f.master_state = .{ .suspended = now + f.reopen_us };
+        f.reopen_us = @min(f.reopen_us * 2, last_reopen_us);
     }
 
     fn show(f: *Forwarder, now: u64, bytes: []const u8) void {
@@ -391,6 +414,7 @@ pub const Forwarder = struct {
     }
 
     fn inputWaits(f: *const Forwarder) bool {
+        if (f.exit_code != null) return false; // nobody will read it
         if (!f.keyboard.isEmpty()) return true;
         for (f.server.clients) |slot| {
             if (slot) |client| if (!client.queue.isEmpty()) return true;
@@ -531,6 +555,7 @@ pub const Forwarder = struct {
         if (set_.isSet(posix.SIG.CHLD) and f.exit_code == null) {
             f.exit_code = spawn.exitCode(f.child);
             f.exited_us = now;
+            f.drain_since_us = now;
             f.quiet_since_us = now;
             if (f.exit_code != null and f.master_state == .suspended) f.master_state = .open;
         }

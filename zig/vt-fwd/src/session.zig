@@ -214,8 +214,20 @@ pub const Directory = struct {
             try createText(gpa, session);
         directory.replaceJson(text) catch |err| switch (err) {
             error.FileNotFound => {}, // the directory is gone
+            // Better written in place than not at all: the file has blocks already.
+            error.NoSpaceLeft, error.DiskQuota => try directory.overwriteJson(text),
             else => return err,
         };
+    }
+
+    /// For a full disk. A reader may see half of it for a moment, and skips the session then.
+    fn overwriteJson(directory: Directory, text: []const u8) !void {
+        const flags: posix.O = .{ .ACCMODE = .WRONLY, .NOFOLLOW = true, .CLOEXEC = true };
+        const fd = try posix.openat(directory.fd, "session.json", flags, 0);
+        defer posix.close(fd);
+        var rest = text;
+        while (rest.len > 0) rest = rest[try posix.write(fd, rest)..];
+        try posix.ftruncate(fd, text.len);
     }
 
     /// Renames a session that is not ours, which must have a valid session.json.

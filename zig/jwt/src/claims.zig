@@ -108,14 +108,23 @@ pub const Claims = struct {
 };
 
 fn registered(raw_name: []const u8) ?Registered {
-    // All have three letters; with one of them escaped, "\u0065xp", they have eight or more.
-    if (raw_name.len < 8 and raw_name.len != 3) return null;
     var buffer: [3]u8 = undefined;
-    const name = json.shortText(&buffer, raw_name) orelse return null;
+    var name = raw_name;
+    if (raw_name.len != 3) {
+        // With one of its three letters escaped, "\u0065xp", it has eight characters or more.
+        if (raw_name.len < 8) return null;
+        name = json.shortText(&buffer, raw_name) orelse return null;
+        if (name.len != 3) return null;
+    }
     inline for (comptime std.enums.values(Registered)) |claim| {
-        if (std.mem.eql(u8, name, @tagName(claim))) return claim;
+        if (number(name[0..3]) == comptime number(@tagName(claim))) return claim;
     }
     return null;
+}
+
+/// Numbers compare faster than texts.
+inline fn number(name: *const [3]u8) u24 {
+    return std.mem.readInt(u24, name, .big);
 }
 
 /// Up to this many digits always fit an i64.

@@ -20,11 +20,10 @@ pub const Member = struct {
 pub fn readObject(text: []const u8, max_depth: u32, visitor: anytype) Error!void {
     assert(max_depth > 0);
     var reader: Reader = .{ .text = text, .depth_left = max_depth };
-    reader.skipSpace();
-    if (reader.peek() != '{') return error.Json;
-    try reader.object(visitor);
-    reader.skipSpace();
-    if (reader.at != text.len) return error.Json;
+    const start = reader.skipSpace(0);
+    if (reader.peek(start) != '{') return error.Json;
+    const end = reader.skipSpace(try reader.object(start, visitor));
+    if (end != text.len) return error.Json;
     // Outside of strings nothing but ASCII gets this far, so the text can be checked as a whole.
     if (!reader.ascii and !std.unicode.utf8ValidateSlice(text)) return error.Json;
 }
@@ -78,173 +77,160 @@ const chunk_bytes = 16;
 const Chunk = @Vector(chunk_bytes, u8);
 const ChunkMask = std.meta.Int(.unsigned, chunk_bytes);
 
+/// Each function takes the place where something begins and returns the place behind its end. What
+/// every member needs is inlined, so that the place stays in a register.
 const Reader = struct {
     text: []const u8,
-    at: usize = 0,
     depth_left: u32,
     ascii: bool = true,
 
-    inline fn peek(r: *const Reader) u8 {
+    inline fn peek(r: *const Reader, at: usize) u8 {
         // NUL is legal nowhere in JSON, so the end looks like any other illegal byte.
-        return if (r.at < r.text.len) r.text[r.at] else 0;
+        return if (at < r.text.len) r.text[at] else 0;
     }
 
-    inline fn skipSpace(r: *Reader) void {
-        while (true) switch (r.peek()) {
-            ' ', '\t', '\n', '\r' => r.at += 1,
-            else => return,
+    inline fn skipSpace(r: *const Reader, start: usize) usize {
+        var at = start;
+        while (true) switch (r.peek(at)) {
+            ' ', '\t', '\n', '\r' => at += 1,
+            else => return at,
         };
     }
 
-    fn value(r: *Reader) Error!void {
-        switch (r.peek()) {
-            '"' => try r.string(),
-            '-', '0'...'9' => try r.number(),
-            '{' => try r.object(NoVisitor{}),
-            '[' => try r.array(),
-            't' => try r.word("true"),
-            'f' => try r.word("false"),
-            'n' => try r.word("null"),
-            else => return error.Json,
-        }
+    inline fn value(r: *Reader, at: usize) Error!usize {
+        return switch (r.peek(at)) {
+            '"' => r.string(at),
+            '-', '0'...'9' => r.number(at),
+            '{' => r.object(at, NoVisitor{}),
+            '[' => r.array(at),
+            't' => r.word(at, "true"),
+            'f' => r.word(at, "false"),
+            'n' => r.word(at, "null"),
+            else => error.Json,
+        };
     }
 
-    fn object(r: *Reader, visitor: anytype) Error!void {
-        assert(r.peek() == '{');
+    fn object(r: *Reader, start: usize, visitor: anytype) Error!usize {
+        assert(r.peek(start) == '{');
         if (r.depth_left == 0) return error.TooDeep;
         r.depth_left -= 1;
         defer r.depth_left += 1;
 
-        r.at += 1;
-        r.skipSpace();
-        if (r.peek() == '}') {
-            r.at += 1;
-            return;
-        }
+        var at = r.skipSpace(start + 1);
+        if (r.peek(at) == '}') return at + 1;
         while (true) {
-            if (r.peek() != '"') return error.Json;
-            const name_start = r.at + 1;
-            try r.string();
-            const name = r.text[name_start .. r.at - 1];
-            r.skipSpace();
-            if (r.peek() != ':') return error.Json;
-            r.at += 1;
-            r.skipSpace();
-            const value_start = r.at;
-            try r.value();
-            visitor.member(.{ .name = name, .value = r.text[value_start..r.at] });
-            if (try r.closes('}')) return;
+            if (r.peek(at) != '"') return error.Json;
+            const name_start = at + 1;
+            at = try r.string(at);
+            const name = r.text[name_start .. at - 1];
+            at = r.skipSpace(at);
+            if (r.peek(at) != ':') return error.Json;
+            at = r.skipSpace(at + 1);
+            const value_start = at;
+            at = try r.value(at);
+            visitor.member(.{ .name = name, .value = r.text[value_start..at] });
+            at = r.skipSpace(at);
+            switch (r.peek(at)) {
+                '}' => return at + 1,
+                ',' => at = r.skipSpace(at + 1),
+                else => return error.Json,
+            }
         }
     }
 
-    fn array(r: *Reader) Error!void {
-        assert(r.peek() == '[');
+    fn array(r: *Reader, start: usize) Error!usize {
+        assert(r.peek(start) == '[');
         if (r.depth_left == 0) return error.TooDeep;
         r.depth_left -= 1;
         defer r.depth_left += 1;
 
-        r.at += 1;
-        r.skipSpace();
-        if (r.peek() == ']') {
-            r.at += 1;
-            return;
-        }
+        var at = r.skipSpace(start + 1);
+        if (r.peek(at) == ']') return at + 1;
         while (true) {
-            try r.value();
-            if (try r.closes(']')) return;
+            at = r.skipSpace(try r.value(at));
+            switch (r.peek(at)) {
+                ']' => return at + 1,
+                ',' => at = r.skipSpace(at + 1),
+                else => return error.Json,
+            }
         }
     }
 
-    /// After an element: true at the closing bracket, false at a comma, which it skips.
-    inline fn closes(r: *Reader, bracket: u8) Error!bool {
-        r.skipSpace();
-        const next = r.peek();
-        if (next != bracket and next != ',') return error.Json;
-        r.at += 1;
-        if (next == bracket) return true;
-        r.skipSpace();
-        return false;
+    inline fn word(r: *const Reader, at: usize, comptime expected: []const u8) Error!usize {
+        if (!std.mem.startsWith(u8, r.text[at..], expected)) return error.Json;
+        return at + expected.len;
     }
 
-    fn word(r: *Reader, comptime expected: []const u8) Error!void {
-        if (!std.mem.startsWith(u8, r.text[r.at..], expected)) return error.Json;
-        r.at += expected.len;
-    }
-
-    fn number(r: *Reader) Error!void {
-        if (r.peek() == '-') r.at += 1;
-        if (r.peek() == '0') {
-            r.at += 1; // nothing but a fraction or an exponent may follow
+    inline fn number(r: *const Reader, start: usize) Error!usize {
+        var at = start;
+        if (r.peek(at) == '-') at += 1;
+        if (r.peek(at) == '0') {
+            at += 1; // nothing but a fraction or an exponent may follow
         } else {
-            try r.digits();
+            at = try r.digits(at);
         }
-        if (r.peek() == '.') {
-            r.at += 1;
-            try r.digits();
+        if (r.peek(at) == '.') at = try r.digits(at + 1);
+        if (r.peek(at) == 'e' or r.peek(at) == 'E') {
+            at += 1;
+            if (r.peek(at) == '+' or r.peek(at) == '-') at += 1;
+            at = try r.digits(at);
         }
-        if (r.peek() == 'e' or r.peek() == 'E') {
-            r.at += 1;
-            if (r.peek() == '+' or r.peek() == '-') r.at += 1;
-            try r.digits();
-        }
+        return at;
     }
 
-    fn digits(r: *Reader) Error!void {
-        const start = r.at;
-        while (r.at < r.text.len and std.ascii.isDigit(r.text[r.at])) r.at += 1;
-        if (r.at == start) return error.Json;
+    inline fn digits(r: *const Reader, start: usize) Error!usize {
+        var at = start;
+        while (std.ascii.isDigit(r.peek(at))) at += 1;
+        return if (at == start) error.Json else at;
     }
 
-    fn string(r: *Reader) Error!void {
-        assert(r.peek() == '"');
-        r.at += 1;
+    inline fn string(r: *Reader, start: usize) Error!usize {
+        assert(r.peek(start) == '"');
+        var at = start + 1;
         while (true) {
-            r.skipPlain();
-            switch (r.peek()) {
-                '"' => {
-                    r.at += 1;
-                    return;
-                },
-                '\\' => try r.escape(),
+            at = r.skipPlain(at);
+            switch (r.peek(at)) {
+                '"' => return at + 1,
+                '\\' => at = try r.escape(at),
                 else => return error.Json, // a control character, or the end
             }
         }
     }
 
-    /// Goes to the next quotation mark, backslash or control character, or to the end.
-    inline fn skipPlain(r: *Reader) void {
-        while (r.text.len - r.at >= chunk_bytes) {
-            const chunk: Chunk = r.text[r.at..][0..chunk_bytes].*;
+    /// The next quotation mark, backslash or control character, or the end.
+    inline fn skipPlain(r: *Reader, start: usize) usize {
+        var at = start;
+        while (r.text.len - at >= chunk_bytes) {
+            const chunk: Chunk = r.text[at..][0..chunk_bytes].*;
             const stops = mask(chunk == @as(Chunk, @splat('"'))) |
                 mask(chunk == @as(Chunk, @splat('\\'))) |
                 mask(chunk < @as(Chunk, @splat(0x20)));
-            const high = mask(chunk >= @as(Chunk, @splat(0x80)));
-            if (high != 0) r.ascii = false;
-            r.at += @ctz(stops);
-            if (stops != 0) return;
+            // What lies behind the stop may count too: then the text is checked for nothing.
+            if (mask(chunk >= @as(Chunk, @splat(0x80))) != 0) r.ascii = false;
+            if (stops != 0) return at + @ctz(stops);
+            at += chunk_bytes;
         }
-        while (r.at < r.text.len) : (r.at += 1) switch (r.text[r.at]) {
-            '"', '\\', 0...0x1f => return,
+        while (at < r.text.len) : (at += 1) switch (r.text[at]) {
+            '"', '\\', 0...0x1f => return at,
             0x80...0xff => r.ascii = false,
             else => {},
         };
+        return at;
     }
 
     inline fn mask(lanes: @Vector(chunk_bytes, bool)) ChunkMask {
         return @bitCast(lanes);
     }
 
-    fn escape(r: *Reader) Error!void {
-        assert(r.peek() == '\\');
-        r.at += 1;
-        switch (r.peek()) {
-            '"', '\\', '/', 'b', 'f', 'n', 'r', 't' => r.at += 1,
+    fn escape(r: *const Reader, start: usize) Error!usize {
+        assert(r.peek(start) == '\\');
+        switch (r.peek(start + 1)) {
+            '"', '\\', '/', 'b', 'f', 'n', 'r', 't' => return start + 2,
             'u' => {
-                r.at += 1;
-                for (0..4) |_| {
-                    if (!std.ascii.isHex(r.peek())) return error.Json;
-                    r.at += 1;
+                for (start + 2..start + 6) |at| {
+                    if (!std.ascii.isHex(r.peek(at))) return error.Json;
                 }
+                return start + 6;
             },
             else => return error.Json,
         }

@@ -68,11 +68,20 @@ def frame(kind: int, payload: bytes | dict[str, Any] = b"") -> bytes:
 # ---- recordings ---------------------------------------------------------------------------------
 
 
+class EmptyRecording(AssertionError):
+    """Not even a header yet."""
+
+
 class Recording:
     """An asciicast v2 file, read strictly: whatever the contract forbids is an AssertionError."""
 
     def __init__(self, path: Path, finished: bool = True) -> None:
         self.raw = path.read_bytes()
+        if not finished:
+            # A reader in mid-write may see part of it: file systems grow a file page by page.
+            self.raw = self.raw[: self.raw.rfind(b"\n") + 1]
+        if not self.raw:
+            raise EmptyRecording(path)
         assert self.raw.endswith(b"\n"), f"the last line is not whole: {self.raw[-80:]!r}"
         lines = self.raw.decode("utf-8").split("\n")[:-1]  # valid UTF-8, or this raises
         self.header: dict[str, Any] = json.loads(lines[0])
@@ -149,7 +158,7 @@ class Session:
     def _output(self) -> str:
         try:
             return self.recording(finished=False).text()
-        except FileNotFoundError:
+        except (FileNotFoundError, EmptyRecording):
             return ""
 
     def client(self) -> Client:
@@ -487,7 +496,7 @@ class Home:
         for process in self.running:
             process.close()
         for session in self.sessions():
-            with contextlib.suppress(OSError, ValueError, KeyError):
+            with contextlib.suppress(OSError, ValueError, KeyError, AssertionError):
                 if session.info["status"] != "exited":
                     os.kill(session.info["pid"], signal.SIGKILL)
         shutil.rmtree(self.path, ignore_errors=True)

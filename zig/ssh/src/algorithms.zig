@@ -3,11 +3,15 @@
 
 const std = @import("std");
 const libssh = @import("libssh.zig");
+const old_libssh = @import("old_libssh.zig");
 const Config = @import("config.zig").Config;
 
 pub const kex = "mlkem768x25519-sha256,curve25519-sha256,curve25519-sha256@libssh.org";
 pub const ciphers = "chacha20-poly1305@openssh.com,aes256-gcm@openssh.com," ++
     "aes128-gcm@openssh.com,aes256-ctr,aes128-ctr";
+/// libssh before 0.12.2 does not check the tag of AES-GCM (CVE-2026-59847), unless the
+/// distribution has mended it, which nothing tells.
+pub const ciphers_without_gcm = "chacha20-poly1305@openssh.com,aes256-ctr,aes128-ctr";
 pub const macs = "hmac-sha2-256-etm@openssh.com,hmac-sha2-512-etm@openssh.com";
 pub const host_keys = "ssh-ed25519,rsa-sha2-512,rsa-sha2-256";
 pub const user_keys = "ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp256," ++
@@ -19,9 +23,10 @@ pub const Error = error{AlgorithmRefused};
 /// Sets all lists on `bind`. On AlgorithmRefused `refused` names the configuration key.
 pub fn apply(bind: *libssh.Bind, config: *const Config, refused: *[]const u8) Error!void {
     const Item = struct { []const u8, []const u8, []const u8, []const libssh.BindOption };
+    const default_ciphers = if (old_libssh.isFixed()) ciphers else ciphers_without_gcm;
     const items = [_]Item{
         .{ "kex", config.kex, kex, &.{.key_exchange} },
-        .{ "ciphers", config.ciphers, ciphers, &.{ .ciphers_c_s, .ciphers_s_c } },
+        .{ "ciphers", config.ciphers, default_ciphers, &.{ .ciphers_c_s, .ciphers_s_c } },
         .{ "macs", config.macs, macs, &.{ .hmac_c_s, .hmac_s_c } },
         .{ "host_key_algorithms", config.host_key_algorithms, host_keys, &.{.hostkey_algorithms} },
         .{

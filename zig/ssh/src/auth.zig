@@ -70,10 +70,15 @@ pub fn readMessages(connection: *Connection) void {
 
 /// Answers the requests that libssh has swallowed: an unreadable key, or a wrong signature.
 fn refuseUnread(connection: *Connection) void {
-    const last = connection.authentication.last orelse return;
-    noteFailure(connection, "bad_signature", null);
+    noteFailure(connection, "bad_signature", null, null);
     countTry(connection);
-    reply(connection, libssh.ssh_message_reply_default(last));
+    if (connection.authentication.last) |last| {
+        reply(connection, libssh.ssh_message_reply_default(last));
+    } else {
+        // The very first request: there is no message to answer with. Most clients ask for the
+        // methods first.
+        connection.end(.protocol, "unreadable key or wrong signature");
+    }
 }
 
 /// Takes over `message`.
@@ -261,7 +266,7 @@ fn refuse(
     if (reason) |text| {
         var buffer: [events.printable_max]u8 = undefined;
         const user = std.mem.span(libssh.ssh_message_auth_user(message) orelse "");
-        noteFailureOf(connection, text, events.printable(user, &buffer), key);
+        noteFailure(connection, text, events.printable(user, &buffer), key);
         countTry(connection);
     } else if (connection.authentication.offers > offers_max) {
         connection.end(.max_auth_tries, null);
@@ -269,11 +274,7 @@ fn refuse(
     if (connection.ending == null) reply(connection, libssh.ssh_message_reply_default(message));
 }
 
-fn noteFailure(connection: *Connection, reason: []const u8, user: ?[]const u8) void {
-    noteFailureOf(connection, reason, user, null);
-}
-
-fn noteFailureOf(
+fn noteFailure(
     connection: *Connection,
     reason: []const u8,
     user: ?[]const u8,

@@ -11,6 +11,7 @@ const repository = @import("repository.zig");
 const decisions = @import("decisions.zig");
 const process_module = @import("process.zig");
 const events = @import("events.zig");
+const old_libssh = @import("old_libssh.zig");
 const Fifo = @import("fifo.zig").Fifo;
 const Watch = @import("poller.zig").Watch;
 const Connection = @import("connection.zig").Connection;
@@ -57,6 +58,7 @@ pub const Channel = struct {
     rest_is_stderr: bool = false,
     exit: process_module.Exit = .{ .status = 0 },
 
+    is_checked: bool = false,
     remote_eof: bool = false,
     remote_closed: bool = false,
     /// libssh holds data that did not fit `to_git`.
@@ -229,6 +231,8 @@ pub const Channel = struct {
 
     /// Does whatever can be done now. false: the channel is over and may be destroyed.
     pub fn pump(channel: *Channel) bool {
+        if (!channel.is_checked) channel.checkPacketSize();
+        if (channel.connection.ending != null) return true;
         switch (channel.state) {
             .requested => channel.examine(),
             .shell_requested => channel.greet(),
@@ -250,6 +254,12 @@ pub const Channel = struct {
         if (channel.state == .ending and channel.rest.len == 0) channel.sendEnd();
         channel.updateInterest();
         return true;
+    }
+
+    fn checkPacketSize(channel: *Channel) void {
+        channel.is_checked = true;
+        if (old_libssh.isPacketSizeUsable(channel.connection.session, channel.ssh)) return;
+        channel.connection.end(.protocol, "maximum packet size too small");
     }
 
     fn greet(channel: *Channel) void {

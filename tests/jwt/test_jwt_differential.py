@@ -1,7 +1,8 @@
 """The same calls to pyplue.jwt and to PyJWT, newest and 2.9: one verdict, one exception class.
 
 Where they differ, pyplue.jwt must be the stricter one, and the difference must be one of those
-written down here. PYPLUE_JWT_EXAMPLES sets how many calls are compared (default 3000).
+written down here. PYPLUE_JWT_EXAMPLES sets how many calls are compared (default 3000, at least
+1000).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from hypothesis import strategies as st
 
 from pyplue import jwt
 
-EXAMPLES = int(os.environ.get("PYPLUE_JWT_EXAMPLES", "3000"))
+EXAMPLES = max(1000, int(os.environ.get("PYPLUE_JWT_EXAMPLES", "3000")))
 VERIFY = ("exp", "nbf", "iat", "aud", "iss", "sub", "jti", "signature")
 SECRET = "a secret of more than 32 bytes for all of them"
 JWK = '{"kty":"oct","k":"AAAA"}'
@@ -362,10 +363,10 @@ COMMON = {
     "InvalidSignatureError": 20,
     "ExpiredSignatureError": 50,
     "ImmatureSignatureError": 50,
-    "InvalidAlgorithmError": 10,
-    "InvalidAudienceError": 5,
+    "InvalidAlgorithmError": 3,
+    "InvalidAudienceError": 20,
     "InvalidIssuedAtError": 5,
-    "InvalidKeyError": 10,
+    "InvalidKeyError": 5,
     "MissingRequiredClaimError": 5,
 }
 

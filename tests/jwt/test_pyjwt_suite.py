@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from source_tree import ROOT
 
 VERSION = "2.15.1"
 SDIST_SHA256 = "4f259e80cdfb6b3fc18a7de51fd1ef9ec79652f25019bae68975ca2468a34df8"
@@ -74,7 +75,7 @@ def test_every_test_passes_but_the_listed_ones(suite: Path, tmp_path: Path) -> N
             *("--rootdir", str(suite), "-c", os.devnull),
             *(str(suite / name) for name in (*FILES, *SINGLE_TESTS)),
         ],
-        env={**os.environ, "PYTHONPATH": str(SUITE), "OUTCOMES": str(outcomes)},
+        env={**os.environ, "PYTHONPATH": f"{SUITE}:{ROOT}", "OUTCOMES": str(outcomes)},
         cwd=suite.parent,
         check=False,
         capture_output=True,

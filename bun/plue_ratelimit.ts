@@ -28,6 +28,7 @@ export const symbols = {
   ratelimit_check_key: { args: ["u32", "ptr", "u32", "u32"], returns: "bool" },
   ratelimit_hit: { args: ["u32", "ptr", "u32", "u32", "ptr"], returns: "i32" },
   ratelimit_peek: { args: ["u32", "ptr", "u32", "u32", "ptr"], returns: "i32" },
+  ratelimit_refund: { args: ["u32", "ptr", "u32", "u32"], returns: "bool" },
   ratelimit_hit_at: { args: ["u32", "ptr", "u32", "u32", "u64", "ptr"], returns: "i32" },
   ratelimit_peek_at: { args: ["u32", "ptr", "u32", "u32", "u64", "ptr"], returns: "i32" },
   ratelimit_check_many: {
@@ -238,6 +239,11 @@ export class RateLimiter {
     if (native.ratelimit_peek(this.#handle, keyPointer, length, cost, decisionPointer) !== 0)
       throw lastError();
     return decision();
+  }
+
+  /** Takes back a request that passed, where it turns out that it should not count. */
+  refund(key: string, cost = 1): void {
+    if (!native.ratelimit_refund(this.#handle, keyPointer, putKey(key), cost)) throw lastError();
   }
 
   /** One verdict for each key, in one call; the keys are checked in order. */

@@ -16,8 +16,12 @@ def _jwt() -> str:
     return f"{ffi.jwt.jwt_version().decode()}, SHA-256 by {ffi.jwt.jwt_cpu_path().decode()}"
 
 
+def _ratelimit() -> str:
+    return ffi.ratelimit.ratelimit_version().decode()
+
+
 # What each library says of itself.
-DESCRIPTIONS: dict[str, Callable[[], str]] = {"jwt": _jwt}
+DESCRIPTIONS: dict[str, Callable[[], str]] = {"jwt": _jwt, "ratelimit": _ratelimit}
 
 
 def report() -> int:

@@ -170,6 +170,7 @@ ratelimit = Library(
         "ratelimit_check_key": Signature((*_KEY, "u32"), "bool"),
         "ratelimit_hit": Signature((*_KEY, "u32", "ptr"), "i32"),
         "ratelimit_peek": Signature((*_KEY, "u32", "ptr"), "i32"),
+        "ratelimit_refund": Signature((*_KEY, "u32"), "bool"),
         "ratelimit_hit_at": Signature((*_KEY, "u32", "u64", "ptr"), "i32"),
         "ratelimit_peek_at": Signature((*_KEY, "u32", "u64", "ptr"), "i32"),
         "ratelimit_check_many": Signature(

@@ -146,7 +146,9 @@ int32_t ratelimit_hit(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, 
 /* What ratelimit_hit would answer; counts nothing. */
 int32_t ratelimit_peek(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                        ratelimit_decision *decision);
-/* The same two at a time of the caller's, for tests and simulations: do not mix with the others. */
+/* Takes back a request that passed, where it turns out that it should not count. */
+bool ratelimit_refund(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost);
+/* Hit and peek at a time of the caller's, for tests and simulations: do not mix with the others. */
 int32_t ratelimit_hit_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                          uint64_t now_ms, ratelimit_decision *decision);
 int32_t ratelimit_peek_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,

@@ -16,6 +16,11 @@ pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     return .{ .expires_ms = entry.expires_ms, .counts = .{ .a = count + cost } };
 }
 
+/// Takes back what `take` counted.
+pub fn giveBack(entry: Entry, cost: u32) Entry {
+    return .{ .expires_ms = entry.expires_ms, .counts = .{ .a = entry.counts.a -| cost } };
+}
+
 pub fn describe(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Decision {
     if (entry.isDead(now_ms)) return .{ .limit = rule.limit, .remaining = rule.limit };
     const remaining = rule.limit -| entry.counts.a;

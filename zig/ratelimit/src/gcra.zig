@@ -21,10 +21,20 @@ inline fn debt(rule: Rule, entry: Entry, now_ms: u64) u128 {
 pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     const after = debt(rule, entry, now_ms) + wide(cost) * rule.window_ms;
     if (after > wide(rule.limit) * rule.window_ms) return null;
-    const ahead_ms = divideUp(after, rule.limit);
+    return entryOf(rule, now_ms, after);
+}
+
+/// Takes back what `take` counted.
+pub fn giveBack(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Entry {
+    if (rule.limit == 0) return entry;
+    return entryOf(rule, now_ms, debt(rule, entry, now_ms) -| wide(cost) * rule.window_ms);
+}
+
+inline fn entryOf(rule: Rule, now_ms: u64, owed: u128) Entry {
+    const ahead_ms = divideUp(owed, rule.limit);
     return .{
         .expires_ms = now_ms +| ahead_ms,
-        .counts = .{ .a = @intCast(wide(ahead_ms) * rule.limit - after) },
+        .counts = .{ .a = @intCast(wide(ahead_ms) * rule.limit - owed) },
     };
 }
 

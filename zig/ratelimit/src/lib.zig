@@ -349,6 +349,13 @@ pub export fn ratelimit_peek_at(
     return 0;
 }
 
+pub export fn ratelimit_refund(handle: u32, key: ?[*]const u8, key_bytes: u32, cost: u32) bool {
+    const instance = find(handle) catch |err| return refuse(err);
+    const bytes = keyOf(key, key_bytes) catch |err| return refuse(err);
+    instance.limiter.refund(handle, bytes, cost, clock.preciseMs()) catch |err| return refuse(err);
+    return true;
+}
+
 pub export fn ratelimit_reset_key(handle: u32, key: ?[*]const u8, key_bytes: u32) bool {
     const instance = find(handle) catch |err| return refuse(err);
     const bytes = keyOf(key, key_bytes) catch |err| return refuse(err);

@@ -181,6 +181,15 @@ pub const Limiter = struct {
         };
     }
 
+    /// Takes back a request that passed, as if it had not been made.
+    pub fn refund(limiter: *Limiter, epoch: u32, key: []const u8, cost: u32, now_ms: u64) Error!void {
+        const fp = try limiter.fingerprint(key, cost);
+        const place = try limiter.table.acquire(epoch, fp, now_ms);
+        defer limiter.table.release(place);
+        const slot = place.shard.find(fp) orelse return;
+        place.shard.update(slot, limiter.rule.giveBack(slot.entry, now_ms, cost));
+    }
+
     /// Forgets the key, under every rule.
     pub fn reset(limiter: *Limiter, epoch: u32, key: []const u8, now_ms: u64) Error!void {
         const fp = try limiter.fingerprint(key, 1);

@@ -46,6 +46,16 @@ pub const Rule = struct {
         };
     }
 
+    /// The state without a request of `cost` that passed before.
+    pub fn giveBack(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Entry {
+        if (entry.isDead(now_ms)) return entry;
+        return switch (rule.algorithm) {
+            .sliding_window, .sliding_window_floor => sliding_window.giveBack(rule, entry, now_ms, cost),
+            .gcra => gcra.giveBack(rule, entry, now_ms, cost),
+            .fixed_window => fixed_window.giveBack(entry, cost),
+        };
+    }
+
     /// What a caller may know about `entry` at `now_ms`: `allowed` says whether `take` would pass.
     pub fn describe(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Decision {
         std.debug.assert(cost > 0);

@@ -60,6 +60,19 @@ pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     };
 }
 
+/// Takes back what `take` counted, from the window before where the current one has less.
+pub fn giveBack(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Entry {
+    const state = State.at(rule, entry, now_ms);
+    const from_current = @min(cost, state.current);
+    return .{
+        .expires_ms = state.start_ms +| 2 * rule.window_ms,
+        .counts = .{
+            .a = state.previous -| (cost - from_current),
+            .b = state.current - from_current,
+        },
+    };
+}
+
 pub fn describe(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Decision {
     const state = State.at(rule, entry, now_ms);
     const free = allowance(rule) -| state.used(rule);

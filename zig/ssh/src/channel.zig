@@ -68,6 +68,8 @@ pub const Channel = struct {
     /// Not 0: SIGKILL then.
     kill_at_ms: u64 = 0,
     bytes_in: u64 = 0,
+    /// Next time to widen the window: a push that got so far is a long one.
+    widen_at: u64 = 256 * 1024,
     bytes_out: u64 = 0,
 
     const State = enum {
@@ -490,6 +492,7 @@ pub const Channel = struct {
             if (channel.to_git.len() == 0 and channel.has_unread) channel.takeUnread();
         }
         if (channel.has_unread) channel.takeUnread();
+        if (channel.bytes_in >= channel.widen_at) channel.widenWindow();
         const all_taken = channel.to_git.len() == 0 and !channel.has_unread;
         if (channel.remote_eof and all_taken) channel.closeStdin();
     }
@@ -509,6 +512,19 @@ pub const Channel = struct {
         channel.bytes_in += @intCast(got);
         channel.connection.activity = true;
         if (channel.stdin != null) channel.to_git.commit(@intCast(got));
+    }
+
+    /// For a long push; git keeps up, or `to_git` would not be empty.
+    fn widenWindow(channel: *Channel) void {
+        if (channel.to_git.len() > 0 or channel.has_unread) return;
+        if (channel.remote_eof or channel.stdin == null or old_libssh.isFixed()) return;
+        channel.widen_at = channel.bytes_in + old_libssh.wide_window / 4;
+        const buffer = channel.connection.loop.wideBuffer() orelse return; // slower without
+        const arrived = old_libssh.widen(channel.ssh, buffer);
+        channel.bytes_in += arrived.len;
+        channel.to_git.append(channel.connection.allocator(), arrived) catch {
+            channel.connection.end(.resources, "out of memory");
+        };
     }
 
     fn pumpOut(channel: *Channel) void {

@@ -193,6 +193,13 @@ pub extern fn ssh_channel_read_nonblocking(
     count: u32,
     is_stderr: c_int,
 ) c_int;
+pub extern fn ssh_channel_read_timeout(
+    channel: *Channel,
+    dest: [*]u8,
+    count: u32,
+    is_stderr: c_int,
+    timeout_ms: c_int,
+) c_int;
 pub extern fn ssh_channel_request_send_exit_status(channel: *Channel, status: c_int) c_int;
 pub extern fn ssh_channel_request_send_exit_signal(
     channel: *Channel,

@@ -9,6 +9,7 @@ const algorithms = @import("algorithms.zig");
 const decisions = @import("decisions.zig");
 const descriptor = @import("descriptor.zig");
 const limits = @import("limits.zig");
+const old_libssh = @import("old_libssh.zig");
 const poller_module = @import("poller.zig");
 const events = @import("events.zig");
 const Child = @import("child.zig").Child;
@@ -55,6 +56,8 @@ pub const Loop = struct {
     orphans: std.ArrayListUnmanaged(Orphan) = .empty,
     /// For bytes on their way from git to a channel.
     buffer: []u8,
+    /// See `wideBuffer`.
+    wide_buffer: []u8 = &.{},
 
     mutex: std.Thread.Mutex = .{},
     answers: std.ArrayListUnmanaged(decisions.Answer) = .empty,
@@ -135,6 +138,7 @@ pub const Loop = struct {
         loop.orphans.deinit(allocator);
         loop.answers.deinit(allocator);
         allocator.free(loop.buffer);
+        allocator.free(loop.wide_buffer);
         allocator.destroy(loop);
     }
 
@@ -344,6 +348,16 @@ pub const Loop = struct {
         slot.generation +%= 1;
         loop.free.appendAssumeCapacity(index);
         loop.live -= 1;
+    }
+
+    /// Room for a whole wide window; hardly ever touched, so it takes no memory.
+    pub fn wideBuffer(loop: *Loop) ?[]u8 {
+        if (loop.wide_buffer.len == 0) {
+            loop.wide_buffer = loop.server.allocator.alloc(u8, old_libssh.wide_window) catch {
+                return null;
+            };
+        }
+        return loop.wide_buffer;
     }
 
     // ------------------------------------------------------------ orphans

@@ -5,15 +5,12 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import Home
+from vt.harness import Home
 
 # The largest recordings are decoded by their own tests; a player would take minutes for them.
 LARGEST_KEPT = 2_000_000

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import PULSE, Home, Session, eventually
+
+from vt.harness import PULSE, Home, Session, eventually
 
 SECRET = "correct-horse-7"
 
@@ -247,7 +248,6 @@ def test_bad_input_a_limit_on_file_sizes(home: Home) -> None:
     assert process.session.info["status"] == "exited"
 
 
-@pytest.mark.xfail(strict=True, reason="finding 2")
 def test_bad_input_no_descriptors_left(home: Home) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (5, 5))
@@ -259,7 +259,6 @@ def test_bad_input_no_descriptors_left(home: Home) -> None:
     assert home.last.status() != "starting"
 
 
-@pytest.mark.xfail(strict=True, reason="finding 3")
 def test_bad_input_few_descriptors_for_clients(home: Home) -> None:
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))

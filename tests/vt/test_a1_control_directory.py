@@ -10,7 +10,8 @@ import stat
 import time
 
 import pytest
-from harness import Home, Session, alive, eventually
+
+from vt.harness import Home, Session, alive, eventually
 
 SUN_PATH_MAX = 103  # what Node's clients accept on every system
 

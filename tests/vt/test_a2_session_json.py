@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Home, alive, eventually
+
+from vt.harness import Home, alive, eventually
 
 
 def test_a2_fields_of_a_running_session(home: Home) -> None:

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import Home, Session, decode, eventually
+
+from vt.harness import Home, Session, decode, eventually
 
 
 def octal(data: bytes) -> str:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import CONTROL, PULSE, STDIN_DATA, Client, Home, Process, alive, eventually, frame
+
+from vt.harness import CONTROL, PULSE, STDIN_DATA, Client, Home, Process, alive, eventually, frame
 
 MIB = 1 << 20
 

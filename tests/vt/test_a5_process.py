@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import Home, Terminal, alive, eventually
+
+from vt.harness import Home, Terminal, alive, eventually
 
 # What a child finds when it starts, as JSON. No imports that would open files meanwhile.
 LOOK_AROUND = """

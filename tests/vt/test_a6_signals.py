@@ -8,7 +8,8 @@ import stat
 import time
 
 import pytest
-from harness import Home, Process, alive, eventually
+
+from vt.harness import Home, Process, alive, eventually
 
 
 def up(home: Home, script: str) -> Process:
@@ -101,7 +102,6 @@ def test_a6_sigkill_of_the_forwarder_hangs_the_child_up(home: Home) -> None:
     assert "up" in recording.text()
 
 
-@pytest.mark.xfail(strict=False, reason="finding 4")
 def test_a6_a_signal_at_any_moment_of_the_start_leaves_no_half_session(home: Home) -> None:
     for delay_us in range(0, 3000, 75):
         process = home.start("sleep", "60")

@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 import pytest
-from harness import Home, eventually
+
+from vt.harness import Home, eventually
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"], ["--"]], ids=str)
@@ -114,7 +115,6 @@ def test_a8_the_started_file(home: Home) -> None:
 # ---- the log ------------------------------------------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="finding 5")
 def test_a8_the_log_is_appended_to_and_private(home: Home) -> None:
     log = home.path / ".vibetunnel" / "log.txt"
     log.parent.mkdir()
@@ -155,7 +155,6 @@ def test_a8_the_default_level_is_error(home: Home) -> None:
     ],
     ids=str,
 )
-@pytest.mark.xfail(strict=False, reason="finding 5")
 def test_a8_levels(
     home: Home, variables: dict[str, str], flags: tuple[str, ...], logs: bool
 ) -> None:
@@ -164,7 +163,6 @@ def test_a8_levels(
     assert (file.exists() and file.stat().st_size > 0) == logs
 
 
-@pytest.mark.xfail(strict=True, reason="finding 5")
 def test_a8_a_log_files_name_is_exact(home: Home) -> None:
     name = os.fsencode(home.path) + b"/log\xff\xfe"
     home.cli("-vvv", "--log-file", name, "true")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from harness import Home, Recording, Terminal
+from vt.harness import Home, Recording, Terminal
 
 
 def played(player: str, command: list[str], cast: Path) -> bytes:

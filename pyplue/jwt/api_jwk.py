@@ -7,7 +7,7 @@ from typing import Any
 
 from pyplue.jwt.base64url import base64url_decode
 from pyplue.jwt.exceptions import InvalidKeyError, PyJWKError
-from pyplue.jwt.key import Key, prepare_secret
+from pyplue.jwt.key import Key
 from pyplue.jwt.types import JWKDict
 
 HS256 = "HS256"
@@ -42,7 +42,7 @@ class PyJWK:
             self.key: bytes = base64url_decode(jwk_data["k"])
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InvalidKeyError(f"Unable to construct key from JWK: {error}") from error
-        self.prepared: Key = prepare_secret(self.key)
+        self.prepared = Key(self.key)
 
     @staticmethod
     def from_dict(obj: JWKDict, algorithm: str | None = None) -> PyJWK:

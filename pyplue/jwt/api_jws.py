@@ -58,9 +58,11 @@ class PyJWS:
         self.options: SigOptions = {
             "verify_signature": True,
             "enforce_minimum_key_length": False,
+            "max_token_bytes": MAX_TOKEN_BYTES,
         }
         if options is not None:
             self.options = {**self.options, **options}
+        checked_size(self.options)
 
     def get_algorithms(self) -> list[str]:
         """The algorithms of this object: HS256, unless it was left out when it was made."""
@@ -96,7 +98,7 @@ class PyJWS:
         header_json = json.dumps(
             header, separators=(",", ":"), cls=json_encoder, sort_keys=sort_headers
         )
-        signer = self._signing_key(key)
+        signer = self.signing_key(key)
         signing_input = base64url_encode(header_json.encode()) + b"." + base64url_encode(payload)
         mac = native.mac(signer.handle, signing_input)
         if mac is None:
@@ -140,7 +142,8 @@ class PyJWS:
             )
         raise UnsupportedAlgorithmError("Algorithm not supported")
 
-    def _signing_key(self, key: AnyKey) -> Key:
+    def signing_key(self, key: AnyKey) -> Key:
+        """The key that signs: the only one, or the first of several."""
         keys = self._prepare(key, self.options)
         return keys.keys[0] if isinstance(keys, KeySet) else keys
 
@@ -187,6 +190,7 @@ class PyJWS:
         """
         warn_unsupported("decode_complete", kwargs)
         merged: SigOptions = self.options if options is None else {**self.options, **options}
+        checked_size(merged)
         matched_key = None
         if merged["verify_signature"]:
             matched_key = self.verify(jwt, key, algorithms, merged).matched_key
@@ -248,11 +252,11 @@ class PyJWS:
                 'It is required that you pass in a value for the "algorithms" argument when'
                 " calling decode()."
             )
-        token = token_bytes(jwt)
+        token = token_bytes(jwt, options["max_token_bytes"])
         try:
             keys = self._prepare(key, options)
             if isinstance(keys, KeySet) and keys.names is not None:
-                keys = keys.narrowed_to(self.get_unverified_header(token).get("kid"))
+                keys = keys.narrowed_to(self._load(token, options)[1].get("kid"))
             if not self._is_allowed(HS256, algorithms):
                 raise InvalidAlgorithmError("The specified alg value is not allowed")
         except (InvalidKeyError, TypeError, ValueError):
@@ -262,7 +266,7 @@ class PyJWS:
         code, payload, index = native.verify(
             token,
             keys.handles,
-            options.get("max_token_bytes", MAX_TOKEN_BYTES),
+            options["max_token_bytes"],
             as_claims=as_claims,
         )
         matched_key = keys.label(index) if isinstance(keys, KeySet) else None
@@ -300,11 +304,7 @@ class PyJWS:
 
     def _load(self, jwt: str | bytes, options: SigOptions) -> tuple[bytes, dict[str, Any], bytes]:
         """Takes a token apart: payload, header and signature. Nothing is verified."""
-        token = token_bytes(jwt)
-        limit = options.get("max_token_bytes", MAX_TOKEN_BYTES)
-        if len(token) > limit:
-            raise DecodeError(f"The token is larger than {limit} bytes")
-        segments = token.split(b".")
+        segments = token_bytes(jwt, options["max_token_bytes"]).split(b".")
         if len(segments) != 3:
             raise DecodeError("Not enough segments" if len(segments) < 3 else "Too many segments")
         header_json = self._decode_base64url_segment(segments[0], "header")
@@ -361,16 +361,31 @@ def _is_for_hs256(key: AnyKey) -> bool:
     return isinstance(key, (Key, KeySet, PyJWK))
 
 
-def token_bytes(jwt: str | bytes) -> bytes:
-    """The token as bytes. Raises DecodeError for anything that is neither str nor bytes."""
-    if isinstance(jwt, str):
+def token_bytes(jwt: str | bytes, limit: int) -> bytes:
+    """The token as bytes, of which there may be `limit`.
+
+    Raises:
+        DecodeError: It is neither str nor bytes, is no valid text, or is larger.
+    """
+    if not isinstance(jwt, (str, bytes)):
+        raise DecodeError("Invalid token type. Token must be str or bytes")
+    # No text is shorter in bytes, so that a huge one is never copied.
+    if len(jwt) <= limit:
         try:
-            return jwt.encode()
+            token = jwt.encode() if isinstance(jwt, str) else jwt
         except UnicodeEncodeError as error:
             raise DecodeError("Invalid token: it is not valid text") from error
-    if isinstance(jwt, bytes):
-        return jwt
-    raise DecodeError("Invalid token type. Token must be str or bytes")
+        if len(token) <= limit:
+            return token
+    raise DecodeError(f"The token is larger than {limit} bytes (option max_token_bytes)")
+
+
+def checked_size(options: Mapping[str, Any]) -> int:
+    """The option `max_token_bytes`. Raises ValueError if it is out of range."""
+    size: int = options["max_token_bytes"]
+    if not isinstance(size, int) or not 1 <= size <= native.MAX_TOKEN_BYTES:
+        raise ValueError(f"max_token_bytes must be 1 to {native.MAX_TOKEN_BYTES}, not {size!r}")
+    return size
 
 
 def warn_unsupported(function: str, arguments: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """JSON Web Tokens (RFC 7519) with HS256, under PyJWT's names.
 
-`encode` and `decode` do the common case in one native call. Whatever that call refuses, and
-whatever it does not know, goes the long way, which finds the exact reason. Only the long way
-raises; only a token that the library has verified comes back.
+`encode` and `decode` do the common case in one native call. What that call refuses goes the long
+way, which finds the exact reason, and so does what it does not know: other options, leeway, several
+keys. The long way verifies with the library too; no other code here accepts a signature.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pyplue.jwt.api_jws import (
     MAX_TOKEN_BYTES,
     AnyKey,
     PyJWS,
+    checked_size,
     warn_unsupported,
 )
 from pyplue.jwt.claims import is_numeric_date, refuse_unverifiable
@@ -164,18 +165,23 @@ class PyJWT:
                 payload[name] = timegm(payload[name].utctimetuple())
         if not isinstance(payload.get("iss", ""), str):
             raise TypeError("Issuer (iss) must be a string.")
-        strict = self._options["strict_encode"]
-        if strict:
+        if self._options["strict_encode"]:
             refuse_unverifiable(payload, headers)
         text = self._encode_payload(payload, headers=headers, json_encoder=json_encoder)
         token = self._jws.encode(
             text, key, algorithm, headers, json_encoder, sort_headers=sort_headers
         )
-        if strict and len(token) > self._options["max_token_bytes"]:
-            raise DecodeError(
-                f"The token would have {len(token)} bytes, and `decode` takes"
-                f" {self._options['max_token_bytes']} (option max_token_bytes)"
+        if self._options["strict_encode"] and self._reads_json:
+            # What is left, such as size, depth and a name given twice, shows in the token itself.
+            verified = self._jws.verify(
+                token,
+                self._jws.signing_key(key),
+                [HS256],
+                _signature_options(self._options),
+                as_claims=True,
             )
+            if not verified.is_json:
+                raise DecodeError("The payload is not strict JSON (RFC 8259)")
         return token
 
     def _encode_payload(
@@ -228,9 +234,6 @@ class PyJWT:
         if (
             self._is_plain
             and options is None
-            and audience is None
-            and issuer is None
-            and subject is None
             and verify is None
             and detached_payload is None
             and not leeway
@@ -245,11 +248,15 @@ class PyJWT:
                 if text is not None:
                     claims: dict[str, Any] = loads(text)
                     if (
-                        "aud" not in claims
-                        and type(claims.get("sub", "")) is str
-                        and type(claims.get("jti", "")) is str
+                        audience is not None
+                        or issuer is not None
+                        or subject is not None
+                        or "aud" in claims
+                        or type(claims.get("sub", "")) is not str
+                        or type(claims.get("jti", "")) is not str
                     ):
-                        return claims
+                        self._validate_names(claims, self._options, audience, issuer, subject)
+                    return claims
         warn_unsupported("decode", kwargs)
         decoded = self._decode(
             jwt,
@@ -373,12 +380,22 @@ class PyJWT:
             leeway = leeway.total_seconds()
         if not math.isfinite(leeway):
             raise ValueError(f"leeway must be a finite number of seconds, not {leeway!r}")
-        if audience is not None and not isinstance(audience, (str, Iterable)):
-            raise TypeError("audience must be a string, iterable or None")
+        _require_audience_type(audience)
         for claim in options["require"]:
             if payload.get(claim) is None:
                 raise MissingRequiredClaimError(claim)
         self._validate_times(payload, options, time.time(), leeway)
+        self._validate_names(payload, options, audience, issuer, subject)
+
+    def _validate_names(
+        self,
+        payload: dict[str, Any],
+        options: FullOptions,
+        audience: str | Iterable[str] | None,
+        issuer: str | Container[str] | None,
+        subject: str | None,
+    ) -> None:
+        _require_audience_type(audience)
         if options["verify_iss"]:
             self._validate_iss(payload, issuer)
         if options["verify_aud"]:
@@ -416,7 +433,11 @@ class PyJWT:
             raise InvalidIssuerError("Payload Issuer (iss) must be a string")
         if not isinstance(issuer, (str, Container)):
             raise InvalidIssuerError('Issuer param must be "str" or "Container[str]"')
-        if claim != issuer if isinstance(issuer, str) else claim not in issuer:
+        try:
+            is_expected = claim == issuer if isinstance(issuer, str) else claim in issuer
+        except TypeError:  # bytes, for one, hold no text
+            is_expected = False
+        if not is_expected:
             raise InvalidIssuerError("Invalid issuer")
 
     def _validate_aud(
@@ -471,11 +492,16 @@ def _merge(options: FullOptions, given: Options | None) -> FullOptions:
     return cast(FullOptions, {**options, **changed})
 
 
+def _require_audience_type(audience: object) -> None:
+    if audience is not None and not isinstance(audience, (str, Iterable)):
+        raise TypeError("audience must be a string, iterable or None")
+
+
 def _signature_options(options: FullOptions) -> SigOptions:
     return {
         "verify_signature": options["verify_signature"],
         "enforce_minimum_key_length": options["enforce_minimum_key_length"],
-        "max_token_bytes": options["max_token_bytes"],
+        "max_token_bytes": checked_size(options),
     }
 
 

@@ -32,8 +32,8 @@ _REFUSED = {
 class Key:
     """A prepared HS256 secret, for any number of calls from any number of threads.
 
-    The native library holds the only copy that this package makes, and wipes it when the object
-    is gone or `wipe` is called.
+    The native library holds the only copy that this object makes, and wipes it when the object is
+    gone or `wipe` is called. Python's own text of the secret is the caller's and cannot be wiped.
 
     Args:
         secret: The bytes of the secret, or text that stands for its UTF-8 bytes.
@@ -90,7 +90,8 @@ class Key:
         native.destroy_key(self.handle)
 
     def __del__(self, _destroy: Callable[[int], bool] = native.destroy_key) -> None:
-        _destroy(self.handle)
+        if self.handle:
+            _destroy(self.handle)
 
     def __repr__(self) -> str:
         return f"<Key of {self._length} bytes>"
@@ -174,7 +175,8 @@ and its bytes are two entries."""
 def prepare_secret(secret: Secret, *, enforce_length: bool = False) -> Key:
     """The prepared key for a secret: the object itself, one from the cache, or a new one.
 
-    The cache is bounded. What it drops is wiped as soon as no call uses it any more.
+    The cache is bounded, and holds the secrets that it knows keys for. The key that it drops is
+    wiped as soon as no call uses it any more.
     """
     key = secret if isinstance(secret, Key) else _cached_key(secret, enforce_length)
     if enforce_length:
@@ -210,7 +212,7 @@ def _cached_key(secret: str | bytes, enforce_length: bool) -> Key:
 
 
 def forget_secrets() -> None:
-    """Drops and wipes the keys that were prepared for plain secrets."""
+    """Drops and wipes the keys that were prepared for plain secrets, and forgets the secrets."""
     with _cache_lock:
         _cache.clear()
 

@@ -16,6 +16,7 @@ from pyplue import ffi
 _lib = ffi.jwt
 
 MAX_KEYS_PER_CALL = 64
+MAX_TOKEN_BYTES = 16 * 1024 * 1024
 MAC_BYTES = 32
 
 OK = 0

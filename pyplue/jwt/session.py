@@ -70,7 +70,7 @@ def verify(token: str | bytes) -> dict[str, Any] | None:
         if claims is not None:
             return loads(claims)  # type: ignore[no-any-return]
     try:
-        text = token_bytes(token)
+        text = token_bytes(token, MAX_TOKEN_BYTES)
     except InvalidTokenError:
         return None
     code, payload, _ = native.verify(

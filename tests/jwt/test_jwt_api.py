@@ -69,6 +69,7 @@ UNVERIFIABLE = [
     ({"x": float("nan")}, ValueError),
     ({"x": [1, {"y": float("-inf")}]}, ValueError),
     ({"x": "a" * 70000}, jwt.DecodeError),
+    ({"x": json.loads("[" * 128 + "]" * 128)}, jwt.DecodeError),
 ]
 
 
@@ -133,6 +134,56 @@ def test_the_size_of_tokens_is_bounded_and_the_bound_is_an_option() -> None:
         with pytest.raises(jwt.DecodeError, match="larger than"):
             refused()
     assert jwt.PyJWT({"max_token_bytes": 20}).options["max_token_bytes"] == 20
+
+
+@pytest.mark.parametrize("size", [0, -1, 2**24 + 1, 2**70, None, "5", 1.5])
+def test_the_bound_of_sizes_has_bounds(size) -> None:
+    for attempt in (
+        lambda: jwt.PyJWT({"max_token_bytes": size}),
+        lambda: jwt.PyJWS(options={"max_token_bytes": size}),
+        lambda: jwt.decode(jwt.encode({}, KEY), KEY, options={"max_token_bytes": size}),
+    ):
+        with pytest.raises(ValueError, match="max_token_bytes"):
+            attempt()
+
+
+class WritesTwice(json.JSONEncoder):
+    def encode(self, o: object) -> str:
+        return super().encode(o).replace('"exp":1', '"exp":1,"exp":99999999999')
+
+
+def test_encode_refuses_what_a_json_encoder_wrote_and_decode_would_refuse() -> None:
+    with pytest.raises(jwt.DecodeError, match="twice"):
+        jwt.encode({"exp": 1}, SECRET, json_encoder=WritesTwice)
+
+
+@pytest.mark.parametrize("issuer", [5, b"a", "b", ["b"], {"b": 1}, object()])
+def test_an_issuer_that_does_not_match_is_refused(issuer) -> None:
+    with pytest.raises(jwt.InvalidIssuerError):
+        jwt.decode(jwt.encode({"iss": "a"}, KEY), KEY, issuer=issuer)
+
+
+def test_expected_names_are_checked_the_short_and_the_long_way() -> None:
+    claims = {"iss": "i", "sub": "s", "aud": ["a", "b"], "jti": "j"}
+    token = jwt.encode(claims, KEY)
+    for options in (None, {}):
+        expected = {"audience": "b", "issuer": ["i", "j"], "subject": "s"}
+        assert jwt.decode(token, KEY, options=options, **expected) == claims
+        for name, error in {
+            "audience": jwt.InvalidAudienceError,
+            "issuer": jwt.InvalidIssuerError,
+            "subject": jwt.InvalidSubjectError,
+        }.items():
+            with pytest.raises(error):
+                jwt.decode(token, KEY, options=options, **{**expected, name: "x"})
+        with pytest.raises(jwt.InvalidAudienceError):
+            jwt.decode(token, KEY, options=options)
+        for missing, claim in (("issuer", "iss"), ("audience", "aud")):
+            with pytest.raises(jwt.MissingRequiredClaimError) as caught:
+                jwt.decode(jwt.encode({}, KEY), KEY, options=options, **{missing: "x"})
+            assert caught.value.claim == claim
+        with pytest.raises(TypeError, match="audience"):
+            jwt.decode(token, KEY, options=options, audience=5)
 
 
 @pytest.mark.parametrize("leeway", [float("nan"), float("inf"), float("-inf")])

@@ -30,6 +30,7 @@ pub fn build(b: *std.Build) void {
     const tests = b.addTest(.{
         .root_module = module(b, "src/tests.zig", target, optimize, false, stub),
     });
+    tests.root_module.addIncludePath(b.path("include"));
     const test_step = b.step("test", "Run the Zig tests");
     test_step.dependOn(if (stub == null) &b.addRunArtifact(tests).step else &tests.step);
 }

@@ -50,10 +50,10 @@ bool ssh_server_start(uint16_t port, const char *host_key_path);
 
 /*
  * Closes the listener, refuses new work, lets running gits finish for "drain_timeout_s", then
- * sends SIGTERM and, after "kill_grace_s", SIGKILL to their process groups and closes all
- * connections. Returns when all threads have ended and all children are reaped. Does nothing when no
- * server runs. May be called while decisions are pending (they are answered with no), but not
- * from inside a callback: there it only begins to stop and returns, and a later call waits.
+ * closes all connections, sends SIGTERM and, after "kill_grace_s", SIGKILL to the gits' process
+ * groups. Returns when all threads have ended and all children are reaped. Does nothing when no
+ * server runs. Decisions that are pending are answered with no. Waits for a callback that is
+ * running. From inside a callback it only begins to stop and returns; a later call waits.
  */
 void ssh_server_stop(void);
 
@@ -61,7 +61,8 @@ void ssh_server_stop(void);
  * A callback that decides who may connect: true lets the key in as the principal
  * "SHA256:<fingerprint>". NULL removes it. `pubkey_base64` is the key's blob in base64, the second
  * word of an OpenSSH line; it is asked about only after the client has proved to own the key.
- * Called on a decision thread of the server (see "callback_threads"), never for a key in the key table.
+ * Called on a decision thread of the server (see "callback_threads"), never for a key in the
+ * key table.
  * The answer must arrive within "decision_timeout_ms": a later one counts as no.
  * Not for Bun, whose threadsafe callbacks cannot return a value: use the decision queue.
  */
@@ -120,9 +121,11 @@ const char *plue_ssh_libssh_version(void);
  *   keepalive_s                integer  15, 0 to 86400; 0 = off. Asks a silent client for a sign of
  *                                       life; any byte from it is one.
  *   keepalive_count            integer  3, 1 to 1000. Unanswered ones before the connection ends.
- *   exec_grace_s               integer  60, 0 to 86400; 0 = off. From authenticated to the first command.
+ *   exec_grace_s               integer  60, 0 to 86400; 0 = off. From authenticated to the first
+ *                                       command.
  *   idle_timeout_s             integer  600, 0 to 86400; 0 = off. Connection without a running git.
- *   git_timeout_s              integer  0 = off, up to 604800. Wall time of one git.
+ *   git_timeout_s              integer  0 = off, up to 604800. Wall time of one git, which is then
+ *                                       ended with SIGTERM, later SIGKILL.
  *   drain_timeout_s            integer  10, 0 to 3600. See ssh_server_stop.
  *   kill_grace_s               integer  5, 0 to 600. Between SIGTERM and SIGKILL.
  *
@@ -130,14 +133,16 @@ const char *plue_ssh_libssh_version(void);
  *   fsck_objects               boolean  true. receive.fsckObjects: check what is pushed.
  *   git_config                 object   {}. More configuration for git ("-c key=value"), strings;
  *                                       later than the built-in ones, so it wins.
- *   environment                object   {}. More environment for git and its hooks, strings. They always
- *                                       get PLUE_USER (principal), PLUE_REPO (name without
- *                                       .git), PLUE_ADDRESS; of the client's only GIT_PROTOCOL.
+ *   environment                object   {}. More environment for git and its hooks, strings. They
+ *                                       always get PLUE_USER (principal), PLUE_REPO (name
+ *                                       without .git) and PLUE_ADDRESS; nothing of the host's,
+ *                                       of the client's only GIT_PROTOCOL.
  *
  *   kex, ciphers, macs, host_key_algorithms, user_key_algorithms
  *                              string   comma-separated OpenSSH names, most wanted first. Names
- *                                       that this libssh lacks are left out of the defaults;
- *                                       an own list with such a name is refused at start.
+ *                                       that this libssh lacks are left out of the defaults, as
+ *                                       is AES-GCM before libssh 0.12.2 (CVE-2026-59847); an own
+ *                                       list with a missing name is refused at start.
  *   rsa_min_bits               integer  2048, 2048 to 16384. For user and host keys.
  *   rekey_bytes                integer  0 = libssh's default, else 65536 to 2^40.
  *   rekey_s                    integer  0 = off, else 10 to 86400.
@@ -153,9 +158,9 @@ bool plue_ssh_configure(const char *json);
  * Looked up by SHA-256 fingerprint, and the whole blob is compared; nothing in the host is called.
  *
  * `key_line` is an OpenSSH public key line, "type base64 [comment]", without options.
- * `rules` has one rule a line, "read PATTERN" or "write PATTERN" (write includes read). PATTERN is a
- * repository name without ".git", or a prefix ending in "/" and "*", or "*" for all. The rules are
- * final: what none allows is refused. NULL: no rules, "authorize" decides.
+ * `rules` has one rule a line, "read PATTERN" or "write PATTERN" (write includes read). PATTERN
+ * is a repository name without ".git", or a prefix ending in "/" and "*", or "*" for all. The
+ * rules are final: what none allows is refused. NULL: no rules, "authorize" decides.
  * A key belongs to one principal; adding it again for the same one replaces its rules.
  */
 bool plue_ssh_keys_add(const char *principal, const char *key_line, const char *rules);
@@ -164,7 +169,7 @@ bool plue_ssh_keys_add(const char *principal, const char *key_line, const char *
 bool plue_ssh_keys_remove(const char *key_line);
 
 /* Replaces the whole table, all or nothing. JSON array of
- *   {"principal": "alice", "keys": ["ssh-ed25519 AAAA..."], "rules": ["write alice/" "*", "read *"]}
+ *   {"principal": "alice", "keys": ["ssh-ed25519 AAAA..."], "rules": ["read *"]}
  * where "rules" may be left out or null. */
 bool plue_ssh_keys_replace(const char *json);
 
@@ -192,19 +197,21 @@ void plue_ssh_set_authorize_callback(bool (*cb)(const char *principal, const cha
 
 /*
  * For hosts that cannot return a value from a foreign thread (Bun): with "authenticate" or
- * "authorize" set to "queue" the server puts its questions here. Take them until 0 comes, answer in any
- * order and from any thread. `notify` (void, no arguments; NULL removes it) runs on a server thread
- * whenever a question was added: it may come late or for nothing, so also poll now and then.
+ * "authorize" set to "queue" the server puts its questions here. Take them until 0 comes, answer
+ * in any order and from any thread. `notify` (void, no arguments; NULL removes it) runs on a
+ * server thread whenever a question was added: it may come late or for nothing, so also poll now
+ * and then. An `async` function of the host may take its time, up to "decision_timeout_ms".
  *
- * plue_ssh_decision_next: takes the oldest question; returns its id, 0 when there is none (or `capacity` is
- * below PLUE_SSH_RECORD_MAX, see the last error). JSON, one of
+ * plue_ssh_decision_next: takes the oldest question; returns its id, 0 when there is none (or
+ * `capacity` is below PLUE_SSH_RECORD_MAX, see the last error). JSON, one of
  *   {"id":7,"kind":"authenticate","user":"git","key":"ssh-ed25519 AAAA...",
  *    "fingerprint":"SHA256:...","address":"10.0.0.1","connection":3}
  *   {"id":8,"kind":"authorize","principal":"alice","repository":"alice/repo","write":true,
  *    "fingerprint":"SHA256:...","address":"10.0.0.1","connection":3}
  *
  * plue_ssh_decision_reply: `principal` names the client for an authenticate question (NULL or "":
- * the fingerprint); it is ignored for authorize. false when the id is unknown, answered already or too late.
+ * the fingerprint); it is ignored for authorize. false when the id is unknown, answered already
+ * or too late, or when the principal is no good (the question is then still open).
  */
 void plue_ssh_set_decision_notify(void (*notify)(void));
 uint32_t plue_ssh_decision_next(char *json, uint32_t capacity);
@@ -213,40 +220,44 @@ bool plue_ssh_decision_reply(uint32_t id, bool allow, const char *principal);
 /* ---------------------------------------------------------------- events, counters -------- */
 
 /*
- * plue_ssh_event_next: takes the oldest event; returns its length in bytes without the NUL, 0 when there is none
- * (or `capacity` is below PLUE_SSH_RECORD_MAX). Events beyond "event_queue" are dropped and
- * counted. Every event has "time" (Unix seconds, fractional), "event" and "level" ("info", "warning",
- * "error"), most have "connection" (a number unique in the process) and "address". Never a private key, a
- * whole public key, or a byte of a repository.
+ * plue_ssh_event_next: takes the oldest event; returns its length in bytes without the NUL, 0 when
+ * there is none (or `capacity` is below PLUE_SSH_RECORD_MAX). Events beyond "event_queue" are
+ * dropped and counted. `notify` as in the decision queue.
  *
- *   listening      port, address
- *   stopped        -
- *   accepted       -                                       (level "debug")
- *   refused        reason: max_connections | max_unauthenticated | max_unauthenticated_per_ip |
- *                  stopping | resources
- *   authenticated  user, principal, fingerprint, key_type
- *   auth_failed    reason: wrong_user | unknown_key | denied | timeout | queue_full | weak_key |
- *                  key_type | bad_signature | method; user, fingerprint and key_type where known
- *   command        principal, repository, service, write, channel
- *   command_refused reason: syntax | service | path | denied | timeout | queue_full | not_found |
- *                  not_allowed | spawn | stopping; principal; repository where known
- *   request_refused request: pty-req | shell | subsystem | x11-req | ... ; principal
- *   finished       principal, repository, service, exit_status or signal, duration_ms, bytes_in, bytes_out
- *   disconnected   reason: client | kex | login_grace | max_auth_tries | pre_auth_limit | keepalive |
- *                  exec_grace | idle | git_timeout | protocol | window | stopping; detail (libssh's words,
- *                  with both lists when no algorithm is common), duration_ms
- *   error          detail
+ * Every event has "time" (Unix seconds, fractional), "level" ("debug", "info", "warning",
+ * "error") and "event"; most have "connection" (a number unique in the process) and "address".
+ * What is unknown is left out. Never a private key, a whole public key, or a byte of a repository.
+ *
+ *   listening        port, address (bound to)
+ *   stopped
+ *   accepted
+ *   refused          reason: max_connections | max_unauthenticated | max_unauthenticated_per_ip |
+ *                    or what the system said (memory, descriptors)
+ *   authenticated    user, principal, fingerprint, key_type
+ *   auth_failed      reason: wrong_user | unknown_key | denied | timeout | queue_full | weak_key |
+ *                    key_type | bad_signature | method; user, fingerprint, key_type
+ *   command          principal, repository, service, write, channel
+ *   command_refused  reason: syntax | service | path | denied | timeout | queue_full | not_found |
+ *                    not_allowed | spawn | stopping; principal, repository
+ *   request_refused  request: shell | pty-req | subsystem | x11-req | direct-tcpip | ...; principal
+ *   finished         principal, repository, service, exit_status or signal, duration_ms,
+ *                    bytes_in, bytes_out
+ *   disconnected     reason: client | kex | login_grace | max_auth_tries | pre_auth_limit |
+ *                    keepalive | exec_grace | idle | protocol | window | resources | stopping;
+ *                    principal, duration_ms, detail (libssh's words, with both lists when no
+ *                    algorithm is common)
+ *   error            detail
  */
-uint32_t plue_ssh_event_next(char *json, uint32_t capacity);
 void plue_ssh_set_event_notify(void (*notify)(void));
+uint32_t plue_ssh_event_next(char *json, uint32_t capacity);
 
 /*
- * Writes a JSON object of integers and returns its length without the NUL, 0 when `capacity` is below
- * PLUE_SSH_RECORD_MAX. They count from the process's start. Gauges: connections, authenticated,
- * gits_running, decisions_pending, keys. Counters: accepted_total, refused_total, authenticated_total,
- * auth_failed_total, commands_total, commands_refused_total, gits_failed_total (exit status not 0),
- * bytes_in_total, bytes_out_total (channel data), decisions_total, decisions_timeout_total,
- * events_dropped_total.
+ * Writes a JSON object of integers and returns its length without the NUL, 0 when `capacity` is
+ * below PLUE_SSH_RECORD_MAX. Gauges: connections, authenticated, gits_running,
+ * decisions_pending, keys. Counters, from the process's start: accepted_total, refused_total,
+ * authenticated_total, auth_failed_total, commands_total, commands_refused_total,
+ * gits_failed_total (exit status not 0), bytes_in_total, bytes_out_total (channel data),
+ * decisions_total, decisions_timeout_total, events_dropped_total.
  */
 uint32_t plue_ssh_counters(char *json, uint32_t capacity);
 

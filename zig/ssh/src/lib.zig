@@ -348,3 +348,181 @@ export fn plue_ssh_counters(json: ?[*]u8, capacity: u32) u32 {
     out[writer.end] = 0;
     return @intCast(writer.end);
 }
+
+const testing = std.testing;
+
+test "every export is what the header says" {
+    const header = @cImport(@cInclude("plue_ssh.h"));
+    inline for (.{
+        .{ "ssh_server_start", ssh_server_start },
+        .{ "ssh_server_stop", ssh_server_stop },
+        .{ "ssh_set_auth_callback", ssh_set_auth_callback },
+        .{ "ssh_get_connection_count", ssh_get_connection_count },
+        .{ "plue_ssh_port", plue_ssh_port },
+        .{ "plue_ssh_last_error", plue_ssh_last_error },
+        .{ "plue_ssh_version", plue_ssh_version },
+        .{ "plue_ssh_libssh_version", plue_ssh_libssh_version },
+        .{ "plue_ssh_configure", plue_ssh_configure },
+        .{ "plue_ssh_keys_add", plue_ssh_keys_add },
+        .{ "plue_ssh_keys_remove", plue_ssh_keys_remove },
+        .{ "plue_ssh_keys_replace", plue_ssh_keys_replace },
+        .{ "plue_ssh_keys_clear", plue_ssh_keys_clear },
+        .{ "plue_ssh_keys_count", plue_ssh_keys_count },
+        .{ "plue_ssh_set_authenticate_callback", plue_ssh_set_authenticate_callback },
+        .{ "plue_ssh_set_authorize_callback", plue_ssh_set_authorize_callback },
+        .{ "plue_ssh_set_decision_notify", plue_ssh_set_decision_notify },
+        .{ "plue_ssh_decision_next", plue_ssh_decision_next },
+        .{ "plue_ssh_decision_reply", plue_ssh_decision_reply },
+        .{ "plue_ssh_event_next", plue_ssh_event_next },
+        .{ "plue_ssh_set_event_notify", plue_ssh_set_event_notify },
+        .{ "plue_ssh_counters", plue_ssh_counters },
+    }) |pair| {
+        const theirs = @typeInfo(@TypeOf(@field(header, pair[0]))).@"fn";
+        const ours = @typeInfo(@TypeOf(pair[1])).@"fn";
+        try testing.expect(sameKind(theirs.return_type.?, ours.return_type.?));
+        try testing.expectEqual(theirs.params.len, ours.params.len);
+        inline for (theirs.params, ours.params) |a, b| {
+            try testing.expect(sameKind(a.type.?, b.type.?));
+        }
+    }
+    try testing.expectEqual(record_max, header.PLUE_SSH_RECORD_MAX);
+    try testing.expectEqual(key_table.principal_max, header.PLUE_SSH_PRINCIPAL_MAX);
+}
+
+/// Integers of one size and sign, or two pointers: a function to a function, bytes to bytes.
+fn sameKind(comptime A: type, comptime B: type) bool {
+    if (A == B) return true;
+    return isPointer(A) and isPointer(B) and pointsToFunction(A) == pointsToFunction(B);
+}
+
+fn pointee(comptime T: type) type {
+    return switch (@typeInfo(T)) {
+        .optional => |it| pointee(it.child),
+        .pointer => |it| it.child,
+        else => void,
+    };
+}
+
+fn isPointer(comptime T: type) bool {
+    return pointee(T) != void;
+}
+
+fn pointsToFunction(comptime T: type) bool {
+    return @typeInfo(pointee(T)) == .@"fn";
+}
+
+fn expectError(expected: []const u8) !void {
+    try testing.expectEqualStrings(expected, std.mem.span(plue_ssh_last_error()));
+}
+
+test "NULL and nonsense are errors with a reason, never a crash" {
+    try testing.expect(!ssh_server_start(0, null));
+    try expectError("host_key_path is NULL");
+    try testing.expect(!plue_ssh_configure(null));
+    try expectError("json is NULL");
+    try testing.expect(!plue_ssh_configure("{\"colour\": 1}"));
+    try expectError("unknown key \"colour\"");
+    try testing.expect(!ssh_server_start(0, "/nonexistent"));
+    try expectError("not configured: call plue_ssh_configure with \"repositories\" first");
+    try testing.expect(!plue_ssh_keys_add(null, null, null));
+    try expectError("principal is NULL");
+    try testing.expect(!plue_ssh_keys_add("alice", "ssh-ed25519 AAAA", null));
+    try testing.expect(!plue_ssh_keys_add("alice", public_key.test_line, "all *"));
+    try testing.expect(!plue_ssh_keys_remove(null));
+    try testing.expect(!plue_ssh_keys_remove(public_key.test_line));
+    try expectError("the key is not in the table");
+    try testing.expect(!plue_ssh_keys_replace(null));
+    try testing.expect(!plue_ssh_decision_reply(0, true, null));
+    try expectError("no server runs");
+    var small: [10]u8 = undefined;
+    try testing.expectEqual(0, plue_ssh_event_next(&small, small.len));
+    try expectError("the buffer has 10 bytes, PLUE_SSH_RECORD_MAX (32768) are needed");
+    try testing.expectEqual(0, plue_ssh_decision_next(null, record_max));
+    try testing.expectEqual(0, plue_ssh_counters(null, record_max));
+    ssh_server_stop();
+    ssh_server_stop();
+    try testing.expectEqual(0, plue_ssh_port());
+    try testing.expectEqual(0, ssh_get_connection_count());
+}
+
+test "a server starts, says where, refuses a second start, stops, and starts again" {
+    var tmp = testing.tmpDir(.{});
+    defer tmp.cleanup();
+    var root_buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const root = try tmp.dir.realpath(".", &root_buffer);
+    var buffer: [2 * std.fs.max_path_bytes]u8 = undefined;
+    const config = try std.fmt.bufPrintZ(&buffer, "{{\"repositories\": \"{s}\"}}", .{root});
+    try testing.expect(plue_ssh_configure(config));
+    defer {
+        allocator.free(state.config_json.?);
+        state.config_json = null;
+    }
+    var key_buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const key = try std.fmt.bufPrintZ(&key_buffer, "{s}/host_key", .{root});
+    for (0..2) |_| {
+        try testing.expect(ssh_server_start(0, key));
+        const port = plue_ssh_port();
+        try testing.expect(port != 0);
+        try testing.expect(!ssh_server_start(0, key));
+        try expectError("a server is running in this process already: stop it first");
+        const stream = try std.net.tcpConnectToHost(testing.allocator, "127.0.0.1", port);
+        defer stream.close();
+        var banner: [13]u8 = undefined;
+        try testing.expectEqual(banner.len, try stream.readAtLeast(&banner, banner.len));
+        try testing.expectEqualStrings("SSH-2.0-plue", banner[0..12]);
+        ssh_server_stop();
+        try testing.expectEqual(0, plue_ssh_port());
+    }
+    try testing.expect(ssh_server_start(0, key));
+    defer ssh_server_stop();
+    var record: [record_max]u8 = undefined;
+    try testing.expect(plue_ssh_counters(&record, record_max) > 0);
+    const text = std.mem.sliceTo(&record, 0);
+    const counters = try std.json.parseFromSlice(std.json.Value, testing.allocator, text, .{});
+    defer counters.deinit();
+    try testing.expectEqual(2, counters.value.object.get("accepted_total").?.integer);
+    try testing.expectEqual(0, counters.value.object.get("connections").?.integer);
+}
+
+test "a start that fails leaves nothing running and names the cure" {
+    var tmp = testing.tmpDir(.{});
+    defer tmp.cleanup();
+    var root_buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const root = try tmp.dir.realpath(".", &root_buffer);
+    var key_buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const key = try std.fmt.bufPrintZ(&key_buffer, "{s}/host_key", .{root});
+    defer {
+        allocator.free(state.config_json.?);
+        state.config_json = null;
+    }
+    const before = try std.posix.dup(0);
+    std.posix.close(before);
+    inline for (.{
+        .{ "\"repositories\": \"/nonexistent\"", "create the directory" },
+        .{ "\"repositories\": \"/\", \"git\": \"no-such-git\"", "install git" },
+        .{ "\"repositories\": \"/\", \"git\": \"/dev/null\"", "absolute path of an executable" },
+        .{ "\"repositories\": \"/\", \"ciphers\": \"rot13\"", "\"ciphers\" names an algorithm" },
+        .{ "\"repositories\": \"/\", \"bind_address\": \"localhost\"", "numeric IP address" },
+        .{ "\"repositories\": \"/\", \"bind_address\": \"192.0.2.1\"", "cannot bind" },
+        .{ "\"repositories\": \"/\", \"host_keys\": [\"/nonexistent\"]", "cannot open the host key" },
+    }) |case| {
+        try testing.expect(plue_ssh_configure("{" ++ case[0] ++ "}"));
+        try testing.expect(!ssh_server_start(0, key));
+        const text = std.mem.span(plue_ssh_last_error());
+        errdefer std.debug.print("{s}\n", .{text});
+        try testing.expect(std.mem.indexOf(u8, text, case[1]) != null);
+        try testing.expectEqual(0, plue_ssh_port());
+    }
+    try testing.expect(plue_ssh_configure("{\"repositories\": \"/\"}"));
+    const taken = try std.net.Address.parseIp("127.0.0.1", 0);
+    var listener = try taken.listen(.{});
+    defer listener.deinit();
+    try testing.expect(!ssh_server_start(listener.listen_address.getPort(), key));
+    const text = std.mem.span(plue_ssh_last_error());
+    try testing.expect(std.mem.indexOf(u8, text, "in use by another program") != null);
+    listener.deinit();
+    const after = try std.posix.dup(0);
+    std.posix.close(after);
+    listener = try taken.listen(.{});
+    try testing.expectEqual(before, after);
+}

@@ -27,7 +27,11 @@ class Example(NamedTuple):
 
 def examples(*languages: str) -> list[Example]:
     found = []
-    for page in [ROOT / "README.md", *sorted(ROOT.glob("zig/*/README.md"))]:
+    for page in [
+        ROOT / "README.md",
+        *sorted(ROOT.glob("pyplue/*/README.md")),
+        *sorted(ROOT.glob("zig/*/README.md")),
+    ]:
         text = page.read_text()
         for block in re.finditer(r"^```(\w+)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
             line = text.count("\n", 0, block.start()) + 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import os
 import pickle
 import time
 import warnings
@@ -95,6 +96,17 @@ def test_a_wiped_key_is_an_error_and_not_a_refused_token() -> None:
     for attempt in (lambda: jwt.sign({}), lambda: jwt.verify(token)):
         with pytest.raises(jwt.InvalidKeyError, match="wiped"):
             attempt()
+
+
+def test_a_key_works_in_a_forked_process() -> None:
+    key = jwt.Key(SECRET)
+    token = jwt.encode({"sub": "ann"}, key)
+    child = os.fork()
+    if child == 0:
+        good = jwt.decode(token, key) == jwt.decode(token, SECRET, algorithms=["HS256"])
+        os._exit(0 if good else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert jwt.decode(token, key) == {"sub": "ann"}
 
 
 # ---- the cache ----------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ const samples = [_]Sample{
 };
 
 /// Returns an error, after saying which token was to blame, when a verdict is wrong.
-pub fn run(allocator: std.mem.Allocator, seed: u64, count: u64) !void {
+fn run(allocator: std.mem.Allocator, seed: u64, count: u64) !void {
     var prng = std.Random.DefaultPrng.init(seed);
     const random = prng.random();
     const key = jwt.Key.init("the secret that the fuzzer signs with", .detect());
@@ -179,19 +179,23 @@ fn blame(token: []const u8, what: []const u8) error{WrongVerdict} {
     return error.WrongVerdict;
 }
 
-pub fn main() !void {
-    // Small pages from an allocator that keeps them: most of the time would go to mmap otherwise.
+/// As run, in an allocator that finds leaks and writes beyond the end. It is std.testing's without
+/// stack traces, and with small pages: most of the time would go into those.
+pub fn runChecked(seeds: u64, count: u64) !void {
     var debug_allocator: std.heap.DebugAllocator(.{
         .stack_trace_frames = 0,
         .page_size = 4096,
     }) = .{ .backing_allocator = std.heap.smp_allocator };
-    const allocator = debug_allocator.allocator();
-    const args = try std.process.argsAlloc(allocator);
-    const count = if (args.len > 1) try std.fmt.parseInt(u64, args[1], 10) else 1_000_000;
-    std.process.argsFree(allocator, args);
-
-    const seeds = 100;
-    for (0..seeds) |seed| try run(allocator, seed, count / seeds);
+    for (0..seeds) |seed| try run(debug_allocator.allocator(), seed, count / seeds);
     if (debug_allocator.deinit() == .leak) return error.Leak;
+}
+
+pub fn main() !void {
+    const seeds = 100;
+    var buffer: [4096]u8 = undefined;
+    var arguments_memory: std.heap.FixedBufferAllocator = .init(&buffer);
+    const args = try std.process.argsAlloc(arguments_memory.allocator());
+    const count = if (args.len > 1) try std.fmt.parseInt(u64, args[1], 10) else 1_000_000;
+    try runChecked(seeds, count);
     std.debug.print("{d} mutated tokens, every verdict right, no leak\n", .{count / seeds * seeds});
 }

@@ -199,5 +199,5 @@ test "unverified parts are decoded as they stand" {
 }
 
 test "100,000 mutated tokens: none accepted, no crash, no leak" {
-    try fuzz.run(testing.allocator, 2026, 100_000);
+    try fuzz.runChecked(10, 100_000);
 }

@@ -117,6 +117,11 @@ def callback(args: tuple[str, ...], returns: str, function: Callable[..., Any]) 
     return prototype(function)
 
 
+def write(address: int, text: bytes) -> None:
+    """Copies `text` to memory that a library has lent, such as a callback's output argument."""
+    ctypes.memmove(address, text, len(text))
+
+
 _INTO = ("u32", "ptr", "u64", "ptr", "u64")
 _WITH_KEYS = ("ptr", "u64", "ptr", "u64", "ptr", "ptr", "u64", "ptr")
 
@@ -193,5 +198,40 @@ ratelimit = Library(
     },
 )
 
+
+def _waiting(*args: str, returns: str = "void") -> Signature:
+    return Signature(args, returns, waits=True)
+
+
+# All of them wait: each may meet a lock that a server thread holds, and a server thread may need
+# the GIL for a callback.
+ssh = Library(
+    "plue_ssh",
+    {
+        "ssh_server_start": _waiting("u16", "cstring", returns="bool"),
+        "ssh_server_stop": _waiting(),
+        "ssh_set_auth_callback": _waiting("function"),
+        "ssh_get_connection_count": _waiting(returns="u32"),
+        "plue_ssh_port": _waiting(returns="u16"),
+        "plue_ssh_last_error": _waiting(returns="cstring"),
+        "plue_ssh_version": _waiting(returns="cstring"),
+        "plue_ssh_libssh_version": _waiting(returns="cstring"),
+        "plue_ssh_configure": _waiting("cstring", returns="bool"),
+        "plue_ssh_keys_add": _waiting("cstring", "cstring", "cstring", returns="bool"),
+        "plue_ssh_keys_remove": _waiting("cstring", returns="bool"),
+        "plue_ssh_keys_replace": _waiting("cstring", returns="bool"),
+        "plue_ssh_keys_clear": _waiting(),
+        "plue_ssh_keys_count": _waiting(returns="u32"),
+        "plue_ssh_set_authenticate_callback": _waiting("function"),
+        "plue_ssh_set_authorize_callback": _waiting("function"),
+        "plue_ssh_set_decision_notify": _waiting("function"),
+        "plue_ssh_decision_next": _waiting("ptr", "u32", returns="u32"),
+        "plue_ssh_decision_reply": _waiting("u32", "bool", "cstring", returns="bool"),
+        "plue_ssh_event_next": _waiting("ptr", "u32", returns="u32"),
+        "plue_ssh_set_event_notify": _waiting("function"),
+        "plue_ssh_counters": _waiting("ptr", "u32", returns="u32"),
+    },
+)
+
 # Every library by the name of its attribute here.
-LIBRARIES: dict[str, Library] = {"jwt": jwt, "ratelimit": ratelimit}
+LIBRARIES: dict[str, Library] = {"jwt": jwt, "ratelimit": ratelimit, "ssh": ssh}

@@ -1,0 +1,301 @@
+/**
+ * A Git server over SSH inside Bun: clone, fetch and push with public keys, served by libplue_ssh.
+ *
+ *     import { GitServer } from "./plue_ssh.ts";
+ *
+ *     const server = new GitServer("/srv/git", {
+ *       port: 2222,
+ *       hostKey: "/etc/plue/ssh_host_ed25519_key",
+ *       authenticate: async (user, key) => (await users.byKey(key))?.name ?? null,
+ *       authorize: async (principal, repository, write) => !write || repository.startsWith(`${principal}/`),
+ *     });
+ *     server.start();
+ *
+ * Everything that is not allowed explicitly is refused. SSH and git run on the library's own
+ * threads; only the two questions above reach JavaScript, through a queue, because a Bun callback
+ * cannot return a value to a foreign thread.
+ */
+
+import { CString, JSCallback, dlopen, ptr, type Pointer } from "bun:ffi";
+
+/** The C functions of libplue_ssh by Bun's types; plue_ssh.h says what each does. */
+export const symbols = {
+  ssh_server_start: { args: ["u16", "ptr"], returns: "bool" },
+  ssh_server_stop: { args: [], returns: "void" },
+  ssh_set_auth_callback: { args: ["function"], returns: "void" },
+  ssh_get_connection_count: { args: [], returns: "u32" },
+  plue_ssh_port: { args: [], returns: "u16" },
+  plue_ssh_last_error: { args: [], returns: "ptr" },
+  plue_ssh_version: { args: [], returns: "ptr" },
+  plue_ssh_libssh_version: { args: [], returns: "ptr" },
+  plue_ssh_configure: { args: ["ptr"], returns: "bool" },
+  plue_ssh_keys_add: { args: ["ptr", "ptr", "ptr"], returns: "bool" },
+  plue_ssh_keys_remove: { args: ["ptr"], returns: "bool" },
+  plue_ssh_keys_replace: { args: ["ptr"], returns: "bool" },
+  plue_ssh_keys_clear: { args: [], returns: "void" },
+  plue_ssh_keys_count: { args: [], returns: "u32" },
+  plue_ssh_set_authenticate_callback: { args: ["function"], returns: "void" },
+  plue_ssh_set_authorize_callback: { args: ["function"], returns: "void" },
+  plue_ssh_set_decision_notify: { args: ["function"], returns: "void" },
+  plue_ssh_decision_next: { args: ["ptr", "u32"], returns: "u32" },
+  plue_ssh_decision_reply: { args: ["u32", "bool", "ptr"], returns: "bool" },
+  plue_ssh_event_next: { args: ["ptr", "u32"], returns: "u32" },
+  plue_ssh_set_event_notify: { args: ["function"], returns: "void" },
+  plue_ssh_counters: { args: ["ptr", "u32"], returns: "u32" },
+} as const;
+
+const suffix = process.platform === "darwin" ? "dylib" : "so";
+const beside = new URL(`../pyplue/_native/libplue_ssh.${suffix}`, import.meta.url).pathname;
+
+/** PLUE_SSH_RECORD_MAX of the header. */
+const RECORD_MAX = 32768;
+/** A notification may come late; this is how long a question waits at most, in milliseconds. */
+const POLL_MS = 50;
+
+const load = () => dlopen(process.env.PLUE_SSH_LIBRARY ?? beside, symbols).symbols;
+let loaded: ReturnType<typeof load> | undefined;
+const library = () => (loaded ??= load());
+
+/** The server cannot start, or a setting, key or rule is wrong. The message says what to do. */
+export class SshError extends Error {
+  override name = "SshError";
+}
+
+export type Access = "none" | "read" | "write";
+
+/** What one principal's keys are, and what it may do: rules are "read PATTERN" or "write PATTERN",
+ * PATTERN a repository such as "alice/repo", a prefix such as "alice/*", or "*". */
+export interface Principal {
+  keys: string[];
+  rules?: string[];
+}
+
+/** One thing that happened; plue_ssh.h lists them at plue_ssh_event_next. */
+export interface ServerEvent {
+  event: string;
+  level: "debug" | "info" | "warning" | "error";
+  time: number;
+  [field: string]: unknown;
+}
+
+export interface Options {
+  /** A numeric address; "127.0.0.1". */
+  host?: string;
+  /** 2222; 0 picks a free one, see `GitServer.port`. */
+  port?: number;
+  /** The server's private key, generated when the file is missing. */
+  hostKey: string;
+  /** A table of principals: logins and commands that it answers do not reach JavaScript. */
+  keys?: Record<string, string | string[] | Principal>;
+  /** Who owns `key`, an OpenSSH line such as "ssh-ed25519 AAAA..."? null refuses. The client has
+   * proved to own it. A rejected promise, or no answer within decision_timeout_ms, refuses. */
+  authenticate?: (user: string, key: string) => Promise<string | null> | string | null;
+  /** May this principal read, or write, this repository? Only `true` allows. */
+  authorize?: (
+    principal: string,
+    repository: string,
+    write: boolean,
+  ) => Promise<boolean> | boolean;
+  /** What a principal without rules may do when there is no `authorize`; "none". */
+  defaultAccess?: Access;
+  /** Called for every event of the server. */
+  onEvent?: (event: ServerEvent) => void;
+  /** Called when `authenticate` or `authorize` threw; console.error when left out. */
+  onError?: (error: unknown) => void;
+  /** Further settings by their names in plue_ssh.h, such as { max_channels: 4 }. */
+  settings?: Record<string, unknown>;
+}
+
+interface Question {
+  kind: "authenticate" | "authorize";
+  user: string;
+  key: string;
+  principal: string;
+  repository: string;
+  write: boolean;
+}
+
+let running: GitServer | undefined;
+
+/** Serves the Git repositories below a directory. One per process can run at a time. */
+export class GitServer {
+  readonly #repositories: string;
+  readonly #options: Options;
+  readonly #record = new Uint8Array(RECORD_MAX);
+  #notify: JSCallback | undefined;
+  #poll: ReturnType<typeof setInterval> | undefined;
+
+  constructor(repositories: string, options: Options) {
+    this.#repositories = repositories;
+    this.#options = options;
+  }
+
+  /** Binds and serves in the background. Throws SshError, with nothing left running. */
+  start(): this {
+    if (running) throw new SshError("a GitServer runs in this process already: stop() it first");
+    const { host, port = 2222, hostKey, keys = {}, authenticate, authorize } = this.#options;
+    if (!Number.isInteger(port) || port < 0 || port > 65535) {
+      throw new SshError(`port is ${port}; it is 0 (any free one) to 65535`);
+    }
+    const configuration = {
+      ...this.#options.settings,
+      repositories: this.#repositories,
+      bind_address: host ?? "127.0.0.1",
+      default_access: this.#options.defaultAccess ?? "none",
+      authenticate: authenticate ? "queue" : "keys",
+      authorize: authorize ? "queue" : "keys",
+    };
+    const lib = library();
+    check(lib.plue_ssh_configure(text(JSON.stringify(configuration))));
+    this.#replace(keys);
+    this.#listen();
+    if (!lib.ssh_server_start(port, text(hostKey))) {
+      const reason = lastError();
+      this.#unlisten();
+      throw new SshError(reason);
+    }
+    running = this;
+    return this;
+  }
+
+  /** Lets running gits finish for drain_timeout_s, then ends them. JavaScript stands still
+   * meanwhile: nothing is answered any more. Does nothing when this server is not running. */
+  stop(): void {
+    if (running !== this) return;
+    library().ssh_server_stop();
+    this.#take();
+    this.#unlisten();
+    running = undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.stop();
+  }
+
+  /** The port in use, 0 while this server does not run. */
+  get port(): number {
+    return running === this ? library().plue_ssh_port() : 0;
+  }
+
+  /** Number of authenticated connections. */
+  get connectionCount(): number {
+    return running === this ? library().ssh_get_connection_count() : 0;
+  }
+
+  /** Gauges and totals by the names in plue_ssh.h. */
+  counters(): Record<string, number> {
+    return JSON.parse(this.#filled(library().plue_ssh_counters(ptr(this.#record), RECORD_MAX)));
+  }
+
+  /** Adds a key to the table at once, or gives this principal's key new rules. */
+  addKey(principal: string, key: string, rules?: string[]): void {
+    const lines = rules === undefined ? null : text(rules.join("\n"));
+    check(library().plue_ssh_keys_add(text(principal), text(key), lines));
+  }
+
+  /** Removes a key at once; false when it was not there. */
+  removeKey(key: string): boolean {
+    return library().plue_ssh_keys_remove(text(key));
+  }
+
+  /** Puts `keys` in the place of the whole table, all or nothing. */
+  replaceKeys(keys: NonNullable<Options["keys"]>): void {
+    this.#replace(keys);
+  }
+
+  #replace(keys: NonNullable<Options["keys"]>): void {
+    const rows = Object.entries(keys).map(([principal, entry]) => {
+      if (typeof entry === "string") return { principal, keys: [entry] };
+      return Array.isArray(entry) ? { principal, keys: entry } : { principal, ...entry };
+    });
+    check(library().plue_ssh_keys_replace(text(JSON.stringify(rows))));
+  }
+
+  #listen(): void {
+    // From a server thread Bun queues the call; it is never waited for and returns nothing.
+    this.#notify = new JSCallback(() => this.#take(), { returns: "void", threadsafe: true });
+    library().plue_ssh_set_decision_notify(this.#notify.ptr);
+    library().plue_ssh_set_event_notify(this.#notify.ptr);
+    this.#poll = setInterval(() => this.#take(), POLL_MS);
+  }
+
+  #unlisten(): void {
+    clearInterval(this.#poll);
+    library().plue_ssh_set_decision_notify(null);
+    library().plue_ssh_set_event_notify(null);
+    // A call that was queued before may still come: let it find the callback alive.
+    const notify = this.#notify;
+    setTimeout(() => notify?.close(), POLL_MS).unref();
+    this.#notify = undefined;
+  }
+
+  /** Takes all questions and events that have arrived. */
+  #take(): void {
+    if (this.#notify === undefined) return;
+    const lib = library();
+    const record = ptr(this.#record);
+    for (let id; (id = lib.plue_ssh_decision_next(record, RECORD_MAX)) !== 0; ) {
+      void this.#answer(id, JSON.parse(new CString(record).toString()));
+    }
+    for (let length; (length = lib.plue_ssh_event_next(record, RECORD_MAX)) !== 0; ) {
+      const event = JSON.parse(this.#filled(length));
+      try {
+        this.#options.onEvent?.(event);
+      } catch (error) {
+        this.#report(error);
+      }
+    }
+  }
+
+  async #answer(id: number, question: Question): Promise<void> {
+    let allow = false;
+    let principal: Buffer | null = null;
+    try {
+      if (question.kind === "authenticate") {
+        const name = await this.#options.authenticate?.(question.user, question.key);
+        // An empty name would become the key's fingerprint: only a real one lets anybody in.
+        allow = typeof name === "string" && name.length > 0;
+        if (allow) principal = text(name as string);
+      } else {
+        const { principal: who, repository, write } = question;
+        allow = (await this.#options.authorize?.(who, repository, write)) === true;
+      }
+    } catch (error) {
+      allow = false;
+      this.#report(error);
+    }
+    // False when it came too late, which has been counted and refused.
+    library().plue_ssh_decision_reply(id, allow, principal);
+  }
+
+  #report(error: unknown): void {
+    (this.#options.onError ?? console.error)(error);
+  }
+
+  #filled(length: number): string {
+    check(length > 0);
+    return new TextDecoder().decode(this.#record.subarray(0, length));
+  }
+}
+
+/** The version of libplue_ssh, and that of the libssh it runs on. */
+export const version = (): string => string(library().plue_ssh_version());
+export const libsshVersion = (): string => string(library().plue_ssh_libssh_version());
+
+/** A NUL-terminated argument; a NUL inside would silently cut it off. */
+function text(value: string): Buffer {
+  if (value.includes("\0")) throw new SshError("a NUL character in a string for plue_ssh");
+  return Buffer.from(`${value}\0`);
+}
+
+function check(done: boolean): void {
+  if (!done) throw new SshError(lastError());
+}
+
+function lastError(): string {
+  return string(library().plue_ssh_last_error());
+}
+
+function string(pointer: unknown): string {
+  return pointer === null ? "" : new CString(pointer as Pointer).toString();
+}

@@ -1,0 +1,13 @@
+"""What can go wrong when a server is set up. Its clients' errors are events, see `GitServer`."""
+
+from __future__ import annotations
+
+from pyplue.errors import PlueError
+
+
+class SshError(PlueError, OSError):
+    """The server cannot start or continue: port in use, host key unreadable, git not found."""
+
+
+class SshConfigError(PlueError, ValueError):
+    """A setting, a key line or a rule that the server does not accept."""

@@ -1,0 +1,44 @@
+"""One forge for all SSH tests, and a server for those that need no settings of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .forge import PEERS, Forge, Server, Sshd, serve, sshd
+
+SERVERS = ["table", "callback", "queue", *PEERS]
+
+
+@pytest.fixture(scope="session")
+def forge(tmp_path_factory: pytest.TempPathFactory, need: Callable[[str], str]) -> Forge:
+    for program in ("git", "ssh", "ssh-keygen"):
+        need(program)
+    return Forge(tmp_path_factory.mktemp("forge"))
+
+
+@pytest.fixture(scope="module")
+def server(forge: Forge) -> Iterator[Server]:
+    """A server whose decisions come from the key table."""
+    with serve(forge) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def any_server(
+    request: pytest.FixtureRequest, forge: Forge, need: Callable[[str], str]
+) -> Iterator[Server | Sshd]:
+    """The same tests for every way a decision can be made."""
+    if request.param == "queue":
+        need("bun")
+    context = sshd(forge) if request.param == "sshd" else serve(forge, request.param)
+    with context as running:
+        yield running
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """An empty directory for one test's clones."""
+    return tmp_path

@@ -1,0 +1,57 @@
+// The same process as server_process.py, under Bun: every decision goes through the async queue.
+
+import { appendFileSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { GitServer } from "../../bun/plue_ssh.ts";
+
+interface Person {
+  keys: string[];
+  rules: string[];
+}
+
+const options = JSON.parse(process.argv[2] as string);
+const people: Record<string, Person> = options.people;
+const owners = new Map<string, string>();
+for (const [name, person] of Object.entries(people)) {
+  for (const key of person.keys) owners.set(key.split(" ").slice(0, 2).join(" "), name);
+}
+
+function allowed(rules: string[], repository: string, write: boolean): boolean {
+  return rules.some((rule) => {
+    const [access, pattern] = rule.split(" ") as [string, string];
+    const matches = pattern.endsWith("*")
+      ? repository.startsWith(pattern.slice(0, -1))
+      : repository === pattern;
+    return matches && (access === "write" || !write);
+  });
+}
+
+const server = new GitServer(options.repositories, {
+  port: 0,
+  hostKey: options.host_key,
+  settings: options.settings,
+  authenticate: async (user, key) => {
+    await Bun.sleep(1);
+    return user === "git" ? (owners.get(key) ?? null) : null;
+  },
+  authorize: async (who, repository, write) => {
+    await Bun.sleep(1);
+    return allowed(people[who]?.rules ?? [], repository, write);
+  },
+  onEvent: (event) => appendFileSync(options.events, `${JSON.stringify(event)}\n`),
+});
+server.start();
+console.log(JSON.stringify({ port: server.port, pid: process.pid }));
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line === "counters") console.log(JSON.stringify(server.counters()));
+  else if (line === "stop") {
+    const begun = performance.now();
+    server.stop();
+    console.log(JSON.stringify({ stopped_s: (performance.now() - begun) / 1000 }));
+  } else if (line === "start") {
+    server.start();
+    console.log(JSON.stringify({ port: server.port }));
+  } else console.log(JSON.stringify({ error: `unknown request ${line}` }));
+}
+server.stop();
+process.exit(0);

@@ -1,0 +1,139 @@
+"""Identity comes only from the key whose signature was verified, whoever decides about it.
+
+A server that remembered the key which a client merely offered made anyone an administrator
+(soft-serve GHSA-pchf-49fh-w34r; the same trap in Go's x/crypto/ssh, CVE-2024-45337).
+"""
+
+from __future__ import annotations
+
+import base64
+from contextlib import suppress
+
+import paramiko
+import pytest
+
+from .forge import Server, Sshd, serve
+from .raw_client import (
+    USERAUTH_FAILURE,
+    USERAUTH_PK_OK,
+    USERAUTH_SUCCESS,
+    Gone,
+    RawClient,
+    SecurityKey,
+    load,
+)
+
+ALICES = "git-upload-pack 'alice/project'"
+BOBS = "git-upload-pack 'bob/private'"
+
+
+@pytest.fixture
+def raw(any_server: Server | Sshd):
+    with RawClient(any_server) as client:
+        client.user = any_server.user
+        yield client
+
+
+@pytest.fixture(scope="module")
+def people(forge) -> dict[str, paramiko.PKey]:
+    return {name: load(forge.keys[name]) for name in ("alice", "bob", "mallory")}
+
+
+def answer(client: RawClient) -> int:
+    return client.expect(USERAUTH_PK_OK, USERAUTH_SUCCESS, USERAUTH_FAILURE)[0]
+
+
+def test_an_offered_key_alone_lets_nobody_in(raw, people):
+    raw.request_auth()
+    raw.offer(people["alice"].asbytes(), user=raw.user)
+    assert answer(raw) == USERAUTH_PK_OK
+    with pytest.raises(Gone):
+        raw.open()
+
+
+def test_the_victims_key_with_ones_own_signature_is_refused(raw, people):
+    raw.request_auth()
+    raw.offer(people["alice"].asbytes(), user=raw.user)
+    assert answer(raw) == USERAUTH_PK_OK
+    raw.sign(people["alice"].asbytes(), people["mallory"], user=raw.user)
+    assert answer(raw) == USERAUTH_FAILURE
+
+
+def test_after_the_victims_key_was_offered_an_unknown_key_stays_unknown(raw, people):
+    raw.request_auth()
+    raw.offer(people["alice"].asbytes(), user=raw.user)
+    assert answer(raw) == USERAUTH_PK_OK
+    raw.sign(people["mallory"].asbytes(), people["mallory"], user=raw.user)
+    assert answer(raw) == USERAUTH_FAILURE
+
+
+@pytest.mark.parametrize("order", ["before", "after a refusal", "all at once"])
+def test_after_the_victims_key_was_offered_one_is_still_oneself(raw, people, order):
+    raw.request_auth()
+    raw.offer(people["alice"].asbytes(), user=raw.user)
+    if order == "after a refusal":
+        raw.sign(people["alice"].asbytes(), people["bob"], user=raw.user)
+    raw.sign(people["bob"].asbytes(), people["bob"], user=raw.user)
+    answers = [answer(raw)]
+    while answers[-1] != USERAUTH_SUCCESS:
+        answers.append(answer(raw))
+    assert raw.run(ALICES)[0] not in (0, None)
+    status, output = raw.run(BOBS)
+    assert status == 0
+    assert b"refs/heads/main" in output
+
+
+def test_a_key_offered_after_the_login_changes_nothing(raw, people):
+    raw.request_auth()
+    raw.sign(people["bob"].asbytes(), people["bob"], user=raw.user)
+    assert answer(raw) == USERAUTH_SUCCESS
+    raw.sign(people["alice"].asbytes(), people["alice"], user=raw.user)
+    raw.offer(people["alice"].asbytes(), user=raw.user)
+    try:
+        status, output = raw.run(ALICES)
+    except Gone:  # ending the connection is an answer too
+        return
+    assert status != 0
+    assert b"refs" not in output
+
+
+def test_a_signature_for_another_session_is_refused(raw, any_server, people):
+    raw.request_auth()
+    with RawClient(any_server) as other:
+        session_id = other.transport.session_id
+    raw.sign(people["alice"].asbytes(), people["alice"], user=raw.user, session_id=session_id)
+    assert answer(raw) == USERAUTH_FAILURE
+
+
+def test_a_signature_for_another_user_is_refused(raw, people):
+    raw.request_auth()
+    key = people["alice"]
+    raw.sign(key.asbytes(), key, user="root2")
+    assert answer(raw) == USERAUTH_FAILURE
+
+
+def test_a_signature_for_another_service_lets_nobody_in(raw, people):
+    raw.request_auth()
+    key = people["alice"]
+    raw.sign(key.asbytes(), key, user=raw.user, service="ssh-userauth")
+    with suppress(Gone):
+        assert answer(raw) == USERAUTH_FAILURE
+
+
+@pytest.mark.parametrize("flags", [1, 5], ids=["present", "present and verified"])
+def test_a_security_key_logs_in(forge, flags):
+    key = SecurityKey(flags=flags)
+    people = forge.people()
+    people["alice"]["keys"].append(f"{key.algorithm} {base64.b64encode(key.blob).decode()}")
+    with serve(forge, people=people) as server, RawClient(server) as client:
+        assert key.log_in(client) == USERAUTH_SUCCESS
+        assert client.run(ALICES)[0] == 0
+
+
+def test_a_security_key_that_nobody_touched_is_refused(forge):
+    """Its signature says so: the flag for a present user is missing."""
+    key = SecurityKey(flags=0)
+    people = forge.people()
+    people["alice"]["keys"].append(f"{key.algorithm} {base64.b64encode(key.blob).decode()}")
+    with serve(forge, people=people) as server, RawClient(server) as client:
+        assert key.log_in(client) == USERAUTH_FAILURE

@@ -116,13 +116,19 @@ interface Question {
 }
 
 let running: GitServer | undefined;
+let taking: (() => void) | undefined;
+
+// From a server thread Bun queues the call; it is never waited for and returns nothing. One for
+// the whole process, never closed: a call that was queued before a stop may come after it.
+let notify: JSCallback | undefined;
+const arrived = () =>
+  (notify ??= new JSCallback(() => taking?.(), { returns: "void", threadsafe: true }));
 
 /** Serves the Git repositories below a directory. One per process can run at a time. */
 export class GitServer {
   readonly #repositories: string;
   readonly #options: Options;
   readonly #record = new Uint8Array(RECORD_MAX);
-  #notify: JSCallback | undefined;
   #poll: ReturnType<typeof setInterval> | undefined;
 
   constructor(repositories: string, options: Options) {
@@ -212,26 +218,19 @@ export class GitServer {
   }
 
   #listen(): void {
-    // From a server thread Bun queues the call; it is never waited for and returns nothing.
-    this.#notify = new JSCallback(() => this.#take(), { returns: "void", threadsafe: true });
-    library().plue_ssh_set_decision_notify(this.#notify.ptr);
-    library().plue_ssh_set_event_notify(this.#notify.ptr);
-    this.#poll = setInterval(() => this.#take(), POLL_MS);
+    library().plue_ssh_set_decision_notify(arrived().ptr);
+    library().plue_ssh_set_event_notify(arrived().ptr);
+    taking = () => this.#take();
+    this.#poll = setInterval(taking, POLL_MS);
   }
 
   #unlisten(): void {
     clearInterval(this.#poll);
-    library().plue_ssh_set_decision_notify(null);
-    library().plue_ssh_set_event_notify(null);
-    // A call that was queued before may still come: let it find the callback alive.
-    const notify = this.#notify;
-    setTimeout(() => notify?.close(), POLL_MS).unref();
-    this.#notify = undefined;
+    taking = undefined;
   }
 
   /** Takes all questions and events that have arrived. */
   #take(): void {
-    if (this.#notify === undefined) return;
     const lib = library();
     const record = ptr(this.#record);
     for (let id; (id = lib.plue_ssh_decision_next(record, RECORD_MAX)) !== 0; ) {

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pyplue
-from pyplue import demo, ffi
+from pyplue import demo, ffi, ssh
 from pyplue.errors import PlueError
 
 
@@ -20,8 +20,12 @@ def _ratelimit() -> str:
     return ffi.ratelimit.ratelimit_version().decode()
 
 
+def _ssh() -> str:
+    return f"{ssh.version()} on libssh {ssh.libssh_version()}"
+
+
 # What each library says of itself.
-DESCRIPTIONS: dict[str, Callable[[], str]] = {"jwt": _jwt, "ratelimit": _ratelimit}
+DESCRIPTIONS: dict[str, Callable[[], str]] = {"jwt": _jwt, "ratelimit": _ratelimit, "ssh": _ssh}
 
 
 def report() -> int:

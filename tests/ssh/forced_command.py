@@ -34,7 +34,7 @@ def main() -> None:
     write = service == "git-receive-pack"
     if directory is None or directory.resolve() != directory or not allowed(rules, name, write):
         sys.exit(REFUSAL)
-    os.execvp("git", ["git", service.removeprefix("git-"), str(directory)])  # noqa: S606
+    os.execvp("git", ["git", service.removeprefix("git-"), str(directory)])
 
 
 if __name__ == "__main__":

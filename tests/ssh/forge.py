@@ -354,7 +354,7 @@ def sshd(forge: Forge) -> Iterator[Sshd]:
 
 def short_path() -> str:
     """For a Unix socket, whose path must be short."""
-    return f"/tmp/plue-{os.urandom(6).hex()}"  # noqa: S108
+    return f"/tmp/plue-{os.urandom(6).hex()}"
 
 
 def free_port() -> int:

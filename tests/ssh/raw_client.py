@@ -50,7 +50,7 @@ class RawClient:
         self.transport.start_client(timeout=30)
 
     def _record(self, number: int, message: Message) -> None:
-        self._received.put((number, message.asbytes()[1:]))
+        self._received.put((number, message.asbytes()))
 
     def send(self, number: int, *parts: bytes) -> None:
         message = Message(bytes([number]) + b"".join(parts))
@@ -60,9 +60,9 @@ class RawClient:
         except (OSError, EOFError) as error:
             raise Gone from error
 
-    def expect(self, *numbers: int) -> tuple[int, bytes]:
+    def expect(self, *numbers: int, within_s: float = ANSWER_TIMEOUT_S) -> tuple[int, bytes]:
         """The next message of one of these numbers; others are skipped. Gone when none comes."""
-        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        deadline = time.monotonic() + within_s
         while time.monotonic() < deadline:
             try:
                 number, payload = self._received.get(timeout=0.05)
@@ -72,7 +72,15 @@ class RawClient:
                 continue
             if number in numbers:
                 return number, payload
-        raise AssertionError(f"no answer {numbers} within {ANSWER_TIMEOUT_S} s")
+        raise AssertionError(f"no answer {numbers} within {within_s} s")
+
+    def never(self, *numbers: int, within_s: float = 1.0) -> None:
+        """Fails when one of these messages comes; the end of the connection is fine."""
+        try:
+            number, payload = self.expect(*numbers, within_s=within_s)
+        except (Gone, AssertionError):
+            return
+        raise AssertionError(f"the server answered {number}: {payload!r}")
 
     def wait_gone(self) -> None:
         """Returns when the server has ended the connection; fails when it does not."""

@@ -117,7 +117,7 @@ class GitServer:
     start. Both say what to do; nothing is left running.
     """
 
-    def __init__(  # noqa: PLR0913 (all but the first are keywords)
+    def __init__(
         self,
         repos: str | os.PathLike[str],
         *,
@@ -148,7 +148,7 @@ class GitServer:
 
     def start(self) -> Self:
         """Binds and serves in the background; returns itself. See the class for what is raised."""
-        global _running  # noqa: PLW0603 (the library has one server per process)
+        global _running
         with _lock:
             if _running is not None:
                 raise SshError("a GitServer runs in this process already: stop() it first")
@@ -175,7 +175,7 @@ class GitServer:
         Returns when nothing of the server is left; does nothing when it is not running. From
         inside `authenticate` or `authorize` it only begins to stop: call it again elsewhere.
         """
-        global _running  # noqa: PLW0603
+        global _running
         if self._callbacks.running_here():
             if _running is self:
                 ffi.ssh.ssh_server_stop()

@@ -3,6 +3,7 @@
 const std = @import("std");
 const builtin = @import("builtin");
 const posix = std.posix;
+const raw_mode = @import("raw_mode.zig");
 
 /// What the loop acts on.
 const handled = [_]u8{
@@ -13,6 +14,13 @@ const handled = [_]u8{
 /// A viewer that went away, or a recording that may not grow, is an error of write(2) and no
 /// reason to end.
 const ignored = [_]u8{ posix.SIG.PIPE, posix.SIG.XFSZ };
+
+/// What would end this process and leave the terminal raw.
+const fatal = [_]u8{
+    posix.SIG.SEGV, posix.SIG.BUS,  posix.SIG.ILL,    posix.SIG.FPE,  posix.SIG.ABRT,
+    posix.SIG.TRAP, posix.SIG.SYS,  posix.SIG.USR1,   posix.SIG.USR2, posix.SIG.ALRM,
+    posix.SIG.PROF, posix.SIG.XCPU, posix.SIG.VTALRM,
+};
 
 pub const Set = std.bit_set.IntegerBitSet(65);
 
@@ -27,7 +35,13 @@ pub fn install() posix.PipeError!posix.fd_t {
         .mask = posix.sigemptyset(),
         .flags = posix.SA.RESTART,
     };
-    for (handled) |signal| posix.sigaction(signal, &notify, null);
+    for (handled) |signal| if (!ignoredByParent(signal)) posix.sigaction(signal, &notify, null);
+    const die: posix.Sigaction = .{
+        .handler = .{ .handler = onFatal },
+        .mask = posix.sigemptyset(),
+        .flags = posix.SA.RESETHAND,
+    };
+    for (fatal) |signal| posix.sigaction(signal, &die, null);
     const ignore: posix.Sigaction = .{
         .handler = .{ .handler = posix.SIG.IGN },
         .mask = posix.sigemptyset(),
@@ -37,6 +51,23 @@ pub fn install() posix.PipeError!posix.fd_t {
     // A parent that blocks signals would leave us without our child's end.
     posix.sigprocmask(posix.SIG.SETMASK, &posix.sigemptyset(), null);
     return ends[0];
+}
+
+/// `nohup`, and a shell that puts a job in the background, say so by ignoring these for us.
+fn ignoredByParent(signal: u8) bool {
+    switch (signal) {
+        posix.SIG.HUP, posix.SIG.INT, posix.SIG.QUIT => {},
+        else => return false,
+    }
+    var current: posix.Sigaction = undefined;
+    posix.sigaction(signal, null, &current);
+    return current.handler.handler == posix.SIG.IGN;
+}
+
+/// Gives the terminal back; then the signal, which has its default effect again, does the rest.
+fn onFatal(signal: c_int) callconv(.c) void {
+    raw_mode.restore();
+    posix.raise(@intCast(signal)) catch {}; // then the faulting instruction raises it again
 }
 
 fn onSignal(signal: c_int) callconv(.c) void {

@@ -257,7 +257,7 @@ class PyJWS:
             keys = self._prepare(key, options)
             if isinstance(keys, KeySet) and keys.names is not None:
                 keys = keys.narrowed_to(self._load(token, options)[1].get("kid"))
-            if not self._is_allowed(HS256, algorithms):
+            if not (HS256 in self._algorithms and self._is_allowed(HS256, algorithms)):
                 raise InvalidAlgorithmError("The specified alg value is not allowed")
         except (InvalidKeyError, TypeError, ValueError):
             # What is wrong with the token itself goes first.

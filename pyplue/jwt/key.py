@@ -149,10 +149,9 @@ class KeySet:
         """
         if self.names is None or kid is None:
             return self
-        if kid not in self.names:
+        if not isinstance(kid, str) or kid not in self.names:
             raise InvalidSignatureError("The token names a key that is not among the keys")
-        name = self.names[self.names.index(kid)]
-        return KeySet({name: self.keys[self.names.index(name)]})
+        return KeySet({kid: self.keys[self.names.index(kid)]})
 
     def label(self, index: int) -> str | int:
         """What names the key at this place: its `kid`, or else the place itself."""
@@ -166,7 +165,8 @@ class KeySet:
 
 
 _cache: dict[str | bytes, Key] = {}
-_cache_lock = threading.Lock()
+# Reentrant: what is dropped under it may run somebody's finalizer, and that may sign a token.
+_cache_lock = threading.RLock()
 cached = _cache.get
 """The prepared key of a plain secret that was used before, or None. Equal secrets only: a text
 and its bytes are two entries."""

@@ -51,6 +51,17 @@ def test_another_algorithm_is_not_implemented(name) -> None:
             jwt.encode({}, SECRET, headers={"alg": name})
 
 
+@pytest.mark.parametrize("algorithms", [[], ["RS256"]])
+def test_a_pyjws_without_hs256_signs_and_verifies_nothing(algorithms) -> None:
+    without = jwt.PyJWS(algorithms=algorithms)
+    assert without.get_algorithms() == []
+    with pytest.raises(NotImplementedError):
+        without.encode(b"", SECRET)
+    for key, allowed in ((SECRET, ["HS256"]), (KEY, None)):
+        with pytest.raises(jwt.InvalidAlgorithmError):
+            without.decode(jwt.PyJWS().encode(b"", SECRET), key, algorithms=allowed)
+
+
 # ---- encode refuses what decode would refuse ----------------------------------------------------
 
 UNVERIFIABLE = [

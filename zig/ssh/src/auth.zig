@@ -40,7 +40,12 @@ threadlocal var requests_read: u32 = 0;
 
 /// For ssh_set_log_callback, in each loop thread. The level is above "no log" only while a
 /// connection authenticates.
-pub fn onLog(_: c_int, function: [*:0]const u8, text: [*:0]const u8, _: ?*anyopaque) callconv(.c) void {
+pub fn onLog(
+    _: c_int,
+    function: [*:0]const u8,
+    text: [*:0]const u8,
+    _: ?*anyopaque,
+) callconv(.c) void {
     if (!std.mem.eql(u8, std.mem.span(function), "ssh_packet_userauth_request")) return;
     if (std.mem.indexOf(u8, std.mem.span(text), "Auth request for service") != null) {
         requests_read += 1;
@@ -56,7 +61,8 @@ pub fn readMessages(connection: *Connection) void {
     const polled = libssh.ssh_event_dopoll(connection.event, 0);
     var messages: u32 = 0;
     // Reads the socket once more when nothing is queued: never blocks.
-    while (!authentication.isPending() and connection.state == .auth and connection.ending == null) {
+    while (connection.state == .auth and connection.ending == null) {
+        if (authentication.isPending()) break;
         const message = libssh.ssh_message_get(connection.session) orelse break;
         if (libssh.ssh_message_type(message) == libssh.REQUEST_AUTH) messages += 1;
         answer(connection, message);

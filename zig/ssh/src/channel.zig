@@ -1,6 +1,6 @@
-//! One SSH channel: a command is asked for, decided upon, run, and its bytes are carried both ways
-//! with bounded memory. All of it runs on the connection's loop thread. libssh's callbacks only
-//! note what happened; the work is done by `pump`, outside of libssh.
+//! One SSH channel: a command is asked for, decided upon, and run; transfer.zig carries its bytes.
+//! All of it runs on the connection's loop thread. libssh's callbacks only note what happened;
+//! the work is done by `pump`, outside of libssh.
 
 const std = @import("std");
 const posix = std.posix;
@@ -12,20 +12,10 @@ const decisions = @import("decisions.zig");
 const process_module = @import("process.zig");
 const events = @import("events.zig");
 const old_libssh = @import("old_libssh.zig");
-const Fifo = @import("fifo.zig").Fifo;
-const Watch = @import("poller.zig").Watch;
+const Transfer = @import("transfer.zig").Transfer;
 const Connection = @import("connection.zig").Connection;
 const Child = @import("child.zig").Child;
 const Counters = events.Counters;
-
-/// Beyond this the client's data stays in libssh, whose window then closes: bytes.
-const stdin_high = 256 * 1024;
-/// libssh's window is 1.28 MB (0.10) or 2 MB (0.12) and it hands on what overruns it. Whoever
-/// does that has this many bytes until the connection ends.
-const unread_max = 8 * 1024 * 1024;
-/// Reads from git in one turn, 64 KB each, until others get theirs.
-const reads_per_turn = 4;
-const out_chunk = 64 * 1024;
 
 const denied_text = "plue: repository not found or access denied\n";
 
@@ -48,29 +38,15 @@ pub const Channel = struct {
     decision: ?Pending = null,
 
     child: ?Child = null,
-    stdin: ?Watch = null,
-    stdout: ?Watch = null,
-    stderr: ?Watch = null,
-    to_git: Fifo = .{},
-    /// Bytes for the client that libssh did not take; owned, `rest_start` are sent already.
-    rest: []u8 = &.{},
-    rest_start: usize = 0,
-    rest_is_stderr: bool = false,
+    transfer: Transfer,
     exit: process_module.Exit = .{ .status = 0 },
 
     is_checked: bool = false,
-    remote_eof: bool = false,
     remote_closed: bool = false,
-    /// libssh holds data that did not fit `to_git`.
-    has_unread: bool = false,
 
     started_ms: u64 = 0,
     /// Not 0: SIGKILL then.
     kill_at_ms: u64 = 0,
-    bytes_in: u64 = 0,
-    /// Next time to widen the window: a push that got so far is a long one.
-    widen_at: u64 = 256 * 1024,
-    bytes_out: u64 = 0,
 
     const State = enum {
         /// Open, nothing asked for.
@@ -95,6 +71,7 @@ pub const Channel = struct {
             .connection = connection,
             .number = number,
             .ssh = ssh,
+            .transfer = .{ .connection = connection, .channel = ssh },
             .callbacks = .{
                 .userdata = channel,
                 .data = onData,
@@ -114,34 +91,22 @@ pub const Channel = struct {
     /// that still runs is told to end.
     pub fn destroy(channel: *Channel) void {
         const allocator = channel.connection.allocator();
-        if (channel.decision) |pending| _ = channel.connection.loop.server.decisions.cancel(pending.id);
-        channel.closePipes();
+        const server = channel.connection.loop.server;
+        if (channel.decision) |pending| _ = server.decisions.cancel(pending.id);
+        channel.transfer.deinit();
         if (channel.child) |child| {
             channel.child = null;
             channel.connection.loop.adopt(child);
             Counters.sub(&channel.connection.counters().gits_running, 1);
         }
-        channel.to_git.deinit(allocator);
-        allocator.free(channel.rest);
         if (channel.command) |text| allocator.free(text);
         if (channel.name) |text| allocator.free(text);
         allocator.destroy(channel);
     }
 
-    fn closePipes(channel: *Channel) void {
-        const poller = &channel.connection.loop.poller;
-        inline for (.{ &channel.stdin, &channel.stdout, &channel.stderr }) |slot| {
-            if (slot.*) |*watch| watch.close(poller);
-            slot.* = null;
-        }
-    }
-
-    /// git's processes may still change something: such a connection is never idle.
+    /// A connection whose git is at work is never idle.
     pub fn isBusy(channel: *const Channel) bool {
-        return switch (channel.state) {
-            .running, .ending => true,
-            .idle, .requested, .shell_requested, .deciding, .closed => false,
-        };
+        return channel.state == .running;
     }
 
     // ------------------------------------------------------------ what libssh calls
@@ -160,31 +125,29 @@ pub const Channel = struct {
     ) callconv(.c) c_int {
         const channel = from(userdata);
         channel.connection.activity = true;
-        if (len > unread_max) channel.connection.end(.window, null);
         const bytes = (data orelse return 0)[0..len];
-        if (is_stderr != 0 or !channel.wantsInput()) return @intCast(len);
-        if (channel.has_unread or channel.to_git.len() >= stdin_high) {
-            channel.has_unread = true;
-            return 0;
-        }
-        channel.bytes_in += len;
-        var taken: usize = 0;
-        if (channel.to_git.len() == 0) taken = channel.writeToGit(bytes);
-        channel.to_git.append(channel.connection.allocator(), bytes[taken..]) catch {
-            channel.connection.end(.resources, "out of memory");
+        const is_wanted = is_stderr == 0 and channel.wantsInput();
+        return @intCast(if (is_wanted) channel.transfer.receive(bytes) else len);
+    }
+
+    /// Input is kept until git has closed its standard input or there will be no git.
+    fn wantsInput(channel: *const Channel) bool {
+        return switch (channel.state) {
+            .idle, .requested, .deciding => true,
+            .running => channel.transfer.stdin != null,
+            .shell_requested, .ending, .closed => false,
         };
-        return @intCast(len);
     }
 
     fn onEof(_: *libssh.Session, _: *libssh.Channel, userdata: ?*anyopaque) callconv(.c) void {
         const channel = from(userdata);
-        channel.remote_eof = true;
+        channel.transfer.client_eof = true;
         channel.connection.activity = true;
     }
 
     fn onClose(_: *libssh.Session, _: *libssh.Channel, userdata: ?*anyopaque) callconv(.c) void {
         const channel = from(userdata);
-        channel.remote_eof = true;
+        channel.transfer.client_eof = true;
         channel.remote_closed = true;
         channel.connection.activity = true;
     }
@@ -246,15 +209,15 @@ pub const Channel = struct {
         }
         switch (channel.state) {
             .running => {
-                channel.pumpIn();
-                channel.pumpOut();
+                channel.transfer.pumpIn();
+                channel.transfer.pumpOut();
                 channel.checkExit();
             },
-            .ending => channel.pumpOut(),
+            .ending => channel.transfer.pumpOut(),
             .idle, .requested, .shell_requested, .deciding, .closed => {},
         }
-        if (channel.state == .ending and channel.rest.len == 0) channel.sendEnd();
-        channel.updateInterest();
+        if (channel.state == .ending and channel.transfer.isOutputDone()) channel.sendEnd();
+        channel.transfer.updateInterest();
         return true;
     }
 
@@ -412,11 +375,10 @@ pub const Channel = struct {
         const spawned = process_module.spawn(vectors.argv.ptr, vectors.envp.ptr) catch {
             return channel.refuse("spawn", failed_text);
         };
-        channel.stdin = .{ .fd = spawned.pipes.stdin, .token = connection.token(.pipe, channel.number) };
-        channel.stdout = .{ .fd = spawned.pipes.stdout, .token = connection.token(.pipe, channel.number) };
-        channel.stderr = .{ .fd = spawned.pipes.stderr, .token = connection.token(.pipe, channel.number) };
+        const token = connection.token(.pipe, channel.number);
+        channel.transfer.attach(spawned.pipes, token);
         channel.child = .{ .process = spawned.process };
-        channel.child.?.watch(&connection.loop.poller, connection.token(.pipe, channel.number));
+        channel.child.?.watch(&connection.loop.poller, token);
         channel.state = .running;
         channel.started_ms = connection.loop.now_ms;
         Counters.add(&connection.counters().commands_total, 1);
@@ -446,177 +408,7 @@ pub const Channel = struct {
         channel.exit = .{ .status = status };
         channel.state = .ending;
         channel.connection.activity = true;
-        std.debug.assert(channel.rest.len == 0);
-        // Without memory the client learns only the exit status.
-        channel.rest = channel.connection.allocator().dupe(u8, text) catch &.{};
-        channel.rest_start = 0;
-        channel.rest_is_stderr = true;
-    }
-
-    // ------------------------------------------------------------ bytes
-
-    /// Input is kept until git has closed its standard input or there will be no git.
-    fn wantsInput(channel: *const Channel) bool {
-        return switch (channel.state) {
-            .idle, .requested, .deciding => true,
-            .running => channel.stdin != null,
-            .shell_requested, .ending, .closed => false,
-        };
-    }
-
-    /// How many of `bytes` git took. Closes its input when it wants no more.
-    fn writeToGit(channel: *Channel, bytes: []const u8) usize {
-        const watch = if (channel.stdin) |*watch| watch else return 0;
-        return posix.write(watch.fd, bytes) catch |err| switch (err) {
-            error.WouldBlock => 0,
-            else => { // BrokenPipe: git has what it needs
-                channel.closeStdin();
-                return bytes.len;
-            },
-        };
-    }
-
-    fn closeStdin(channel: *Channel) void {
-        if (channel.stdin) |*watch| watch.close(&channel.connection.loop.poller);
-        channel.stdin = null;
-        channel.to_git.discard(channel.connection.allocator(), channel.to_git.len());
-    }
-
-    fn pumpIn(channel: *Channel) void {
-        const allocator = channel.connection.allocator();
-        while (channel.to_git.len() > 0) {
-            const taken = channel.writeToGit(channel.to_git.readable());
-            if (channel.stdin == null) break;
-            if (taken == 0) return;
-            channel.to_git.discard(allocator, taken);
-            if (channel.to_git.len() == 0 and channel.has_unread) channel.takeUnread();
-        }
-        if (channel.has_unread) channel.takeUnread();
-        if (channel.bytes_in >= channel.widen_at) channel.widenWindow();
-        const all_taken = channel.to_git.len() == 0 and !channel.has_unread;
-        if (channel.remote_eof and all_taken) channel.closeStdin();
-    }
-
-    /// Takes all that libssh has kept, at once: reading a part of it would open the window again
-    /// and again while the rest piles up.
-    fn takeUnread(channel: *Channel) void {
-        channel.has_unread = false;
-        const waiting = libssh.ssh_channel_poll(channel.ssh, 0);
-        if (waiting <= 0) return; // an error shows up as the end of the session
-        const count: usize = @intCast(waiting);
-        const room = channel.to_git.reserve(channel.connection.allocator(), count) catch {
-            return channel.connection.end(.resources, "out of memory");
-        };
-        const got = libssh.ssh_channel_read_nonblocking(channel.ssh, room.ptr, @intCast(count), 0);
-        if (got <= 0) return;
-        channel.bytes_in += @intCast(got);
-        channel.connection.activity = true;
-        if (channel.stdin != null) channel.to_git.commit(@intCast(got));
-    }
-
-    /// For a long push; git keeps up, or `to_git` would not be empty.
-    fn widenWindow(channel: *Channel) void {
-        if (channel.to_git.len() > 0 or channel.has_unread) return;
-        if (channel.remote_eof or channel.stdin == null or old_libssh.isFixed()) return;
-        channel.widen_at = channel.bytes_in + old_libssh.wide_window / 4;
-        const buffer = channel.connection.loop.wideBuffer() orelse return; // slower without
-        const arrived = old_libssh.widen(channel.ssh, buffer);
-        channel.bytes_in += arrived.len;
-        channel.to_git.append(channel.connection.allocator(), arrived) catch {
-            channel.connection.end(.resources, "out of memory");
-        };
-    }
-
-    fn pumpOut(channel: *Channel) void {
-        if (!channel.sendRest()) return;
-        var turns: usize = 0;
-        while (turns < reads_per_turn) : (turns += 1) {
-            const stdout_moved = channel.pumpStream(&channel.stdout, false);
-            const stderr_moved = channel.pumpStream(&channel.stderr, true);
-            if (!stdout_moved and !stderr_moved) return;
-        }
-        channel.connection.activity = true;
-    }
-
-    fn pumpStream(channel: *Channel, slot: *?Watch, is_stderr: bool) bool {
-        const watch = if (slot.*) |*watch| watch else return false;
-        const room = channel.roomToClient();
-        if (room == 0) return false;
-        const buffer = channel.connection.loop.buffer[0..@min(room, out_chunk)];
-        const count = posix.read(watch.fd, buffer) catch |err| switch (err) {
-            error.WouldBlock => return false,
-            else => 0,
-        };
-        if (count == 0) {
-            watch.close(&channel.connection.loop.poller);
-            slot.* = null;
-            return false;
-        }
-        channel.send(buffer[0..count], is_stderr);
-        return true;
-    }
-
-    /// Bytes that may go to the client now. libssh's own buffer must be empty: it has no limit.
-    fn roomToClient(channel: *Channel) u32 {
-        if (channel.rest.len > 0) return 0;
-        if (channel.connection.isWritePending()) return 0;
-        if (libssh.ssh_channel_is_open(channel.ssh) == 0) return 0;
-        return libssh.ssh_channel_window_size(channel.ssh);
-    }
-
-    fn send(channel: *Channel, bytes: []const u8, is_stderr: bool) void {
-        const sent = channel.writeToClient(bytes, is_stderr);
-        if (sent == bytes.len) return;
-        // A key exchange has begun, or the window is smaller than it was: keep the rest.
-        channel.rest = channel.connection.allocator().dupe(u8, bytes[sent..]) catch {
-            return channel.connection.end(.resources, "out of memory");
-        };
-        channel.rest_start = 0;
-        channel.rest_is_stderr = is_stderr;
-    }
-
-    fn writeToClient(channel: *Channel, bytes: []const u8, is_stderr: bool) usize {
-        const len: u32 = @intCast(bytes.len);
-        const result = if (is_stderr)
-            libssh.ssh_channel_write_stderr(channel.ssh, bytes.ptr, len)
-        else
-            libssh.ssh_channel_write(channel.ssh, bytes.ptr, len);
-        if (result < 0) {
-            channel.connection.end(.client, null);
-            return bytes.len; // there is nobody to keep them for
-        }
-        channel.bytes_out += @intCast(result);
-        return @intCast(result);
-    }
-
-    /// true: nothing is left over.
-    fn sendRest(channel: *Channel) bool {
-        if (channel.rest.len == 0) return true;
-        if (channel.connection.isWritePending()) return false;
-        if (libssh.ssh_channel_is_open(channel.ssh) == 0) return false;
-        const window = libssh.ssh_channel_window_size(channel.ssh);
-        if (window == 0) return false;
-        const bytes = channel.rest[channel.rest_start..];
-        const part = bytes[0..@min(bytes.len, window)];
-        const sent = channel.writeToClient(part, channel.rest_is_stderr);
-        channel.rest_start += sent;
-        if (channel.rest_start < channel.rest.len) return false;
-        channel.connection.allocator().free(channel.rest);
-        channel.rest = &.{};
-        return true;
-    }
-
-    fn updateInterest(channel: *Channel) void {
-        const poller = &channel.connection.loop.poller;
-        const readable = channel.state == .running and channel.roomToClient() > 0;
-        const results = .{
-            if (channel.stdin) |*it| it.set(poller, .{ .write = channel.to_git.len() > 0 }),
-            if (channel.stdout) |*it| it.set(poller, .{ .read = readable }),
-            if (channel.stderr) |*it| it.set(poller, .{ .read = readable }),
-        };
-        inline for (results) |result| {
-            result catch channel.connection.end(.resources, "cannot watch git's pipes");
-        }
+        channel.transfer.say(text);
     }
 
     // ------------------------------------------------------------ the end
@@ -625,7 +417,7 @@ pub const Channel = struct {
         const child = if (channel.child) |*child| child else return;
         const exit = child.process.poll() orelse return;
         child.stopWatching(&channel.connection.loop.poller); // it would be reported for ever
-        if (channel.stdout != null or channel.stderr != null or channel.rest.len > 0) return;
+        if (!channel.transfer.isOutputDone()) return;
         channel.exit = exit;
         channel.noteFinished();
         channel.state = .ending;
@@ -645,11 +437,11 @@ pub const Channel = struct {
         const connection = channel.connection;
         channel.child.?.close(&connection.loop.poller);
         channel.child = null;
-        channel.closePipes();
+        channel.transfer.closePipes();
         connection.last_work_ms = connection.loop.now_ms;
         Counters.sub(&connection.counters().gits_running, 1);
-        Counters.add(&connection.counters().bytes_in_total, channel.bytes_in);
-        Counters.add(&connection.counters().bytes_out_total, channel.bytes_out);
+        Counters.add(&connection.counters().bytes_in_total, channel.transfer.bytes_in);
+        Counters.add(&connection.counters().bytes_out_total, channel.transfer.bytes_out);
         const failed = switch (channel.exit) {
             .status => |status| status != 0,
             .signal => true,
@@ -669,8 +461,8 @@ pub const Channel = struct {
                 .status, .unknown => null,
             },
             .duration_ms = connection.loop.now_ms - channel.started_ms,
-            .bytes_in = channel.bytes_in,
-            .bytes_out = channel.bytes_out,
+            .bytes_in = channel.transfer.bytes_in,
+            .bytes_out = channel.transfer.bytes_out,
         });
     }
 

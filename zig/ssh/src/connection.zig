@@ -1,6 +1,6 @@
-//! One client: key exchange, authentication (auth.zig), then its channels. Lives on one loop thread.
-//! libssh's session has an event of its own: one shared by many sessions is slow and, when a
-//! session ends, postpones the others.
+//! One client: key exchange, authentication (auth.zig), then its channels. Lives on one loop
+//! thread. libssh's session has an event of its own: one shared by many sessions is slow and, when
+//! a session ends, postpones the others.
 
 const std = @import("std");
 const posix = std.posix;

@@ -443,7 +443,8 @@ test "a question goes out as JSON and its answer comes back once" {
     var out: [events_module.record_max]u8 = undefined;
     const taken, const len = decisions.next(&out).?;
     try testing.expectEqual(id, taken);
-    try testing.expect(std.mem.indexOf(u8, out[0..len], "\"key\":\"" ++ public_key.test_line) != null);
+    const member = "\"key\":\"" ++ public_key.test_line;
+    try testing.expect(std.mem.indexOf(u8, out[0..len], member) != null);
     try testing.expectEqual(null, decisions.next(&out));
     try testing.expectError(error.UnknownId, decisions.reply(id +% 1, true, ""));
     try testing.expectError(error.BadPrincipal, decisions.reply(id, true, "a\n"));

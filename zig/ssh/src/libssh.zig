@@ -1,5 +1,5 @@
 //! The part of libssh's C API (0.10.6 and later) that this package uses, declared by hand: a
-//! cross build then needs no libssh headers. Signatures follow <libssh/{libssh,server,callbacks}.h>.
+//! cross build then needs no libssh headers. Signatures follow libssh.h, server.h and callbacks.h.
 
 pub const Session = opaque {};
 pub const Channel = opaque {};
@@ -123,7 +123,12 @@ pub const Counter = extern struct {
 };
 
 pub const MessageCallback = *const fn (*Session, *Message, ?*anyopaque) callconv(.c) c_int;
-pub const LogCallback = *const fn (c_int, [*:0]const u8, [*:0]const u8, ?*anyopaque) callconv(.c) void;
+pub const LogCallback = *const fn (
+    priority: c_int,
+    function: [*:0]const u8,
+    text: [*:0]const u8,
+    userdata: ?*anyopaque,
+) callconv(.c) void;
 
 pub extern fn ssh_init() c_int;
 pub extern fn ssh_version(required: c_int) ?[*:0]const u8;

@@ -22,7 +22,12 @@ fn mapped(address: *const [16]u8) ?Source {
     return address[12..16].* ++ [4]u8{ 4, 0, 0, 0 };
 }
 
-pub const Refusal = enum { max_connections, max_unauthenticated, max_unauthenticated_per_ip, resources };
+pub const Refusal = enum {
+    max_connections,
+    max_unauthenticated,
+    max_unauthenticated_per_ip,
+    resources,
+};
 
 pub const Limits = struct {
     allocator: std.mem.Allocator,
@@ -54,7 +59,9 @@ pub const Limits = struct {
         defer limits.mutex.unlock();
         if (limits.connections >= limits.max_connections) return .max_connections;
         if (limits.unauthenticated >= limits.max_unauthenticated) return .max_unauthenticated;
-        const slot = limits.sources.getOrPutValue(limits.allocator, from, 0) catch return .resources;
+        const slot = limits.sources.getOrPutValue(limits.allocator, from, 0) catch {
+            return .resources;
+        };
         if (slot.value_ptr.* >= limits.max_unauthenticated_per_ip) {
             return .max_unauthenticated_per_ip;
         }

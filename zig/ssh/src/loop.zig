@@ -176,7 +176,8 @@ pub const Loop = struct {
     fn blockSignals() void {
         var all = posix.sigfillset();
         // A fault in this thread must stay deadly.
-        for ([_]u8{ posix.SIG.SEGV, posix.SIG.BUS, posix.SIG.FPE, posix.SIG.ILL, posix.SIG.ABRT, posix.SIG.TRAP }) |signal| {
+        const SIG = posix.SIG;
+        for ([_]u8{ SIG.SEGV, SIG.BUS, SIG.FPE, SIG.ILL, SIG.ABRT, SIG.TRAP }) |signal| {
             posix.sigdelset(&all, signal);
         }
         posix.sigprocmask(posix.SIG.BLOCK, &all, null);
@@ -251,7 +252,7 @@ pub const Loop = struct {
             loop.accept_again_ms = 0;
             loop.listener_watch = .{ .fd = loop.server.listener_fd, .token = loopToken(.listener) };
             // Without memory now, the next tick tries again.
-            loop.listener_watch.?.set(&loop.poller, .{ .read = true }) catch {
+            loop.listener_watch.?.set(&loop.poller, .{ .read = true, .exclusive = true }) catch {
                 loop.listener_watch = null;
                 loop.accept_again_ms = loop.now_ms + accept_pause_ms;
             };

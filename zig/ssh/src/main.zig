@@ -45,7 +45,9 @@ const Arguments = struct {
 const file_max = 256 * 1024 * 1024;
 
 pub fn main() u8 {
-    const args = std.process.argsAlloc(std.heap.c_allocator) catch return complain("out of memory", .{});
+    const args = std.process.argsAlloc(std.heap.c_allocator) catch {
+        return complain("out of memory", .{});
+    };
     defer std.process.argsFree(std.heap.c_allocator, args);
     if (args.len < 2) return usage("a command is missing", .{});
     const command = args[1];

@@ -14,8 +14,8 @@ pub fn isFixed() bool {
 const packet_min = 256;
 
 /// False for a channel whose client asked for packets so small that libssh would write empty ones
-/// for ever (CVE-2026-59843). There is no function that tells the size: it is read from libssh's own
-/// structure, whose head has been the same from 0.8 to 0.11, and only where the values that
+/// for ever (CVE-2026-59843). There is no function that tells the size: it is read from libssh's
+/// own structure, whose head has been the same from 0.8 to 0.11, and only where the values that
 /// can be checked are right.
 pub fn isPacketSizeUsable(session: *libssh.Session, channel: *libssh.Channel) bool {
     if (isFixed()) return true;
@@ -31,8 +31,8 @@ pub fn isPacketSizeUsable(session: *libssh.Session, channel: *libssh.Channel) bo
 pub const wide_window = 4 * 1024 * 1024;
 
 /// Lets the client send `wide_window` bytes from now on. To be called when libssh holds nothing
-/// of the channel. Should something have arrived meanwhile that nobody took, it is returned: a part of
-/// `buffer`, which has `wide_window` bytes.
+/// of the channel. Should something have arrived meanwhile that nobody took, it is returned: a
+/// part of `buffer`, which has `wide_window` bytes.
 pub fn widen(channel: *libssh.Channel, buffer: []u8) []const u8 {
     std.debug.assert(buffer.len == wide_window);
     // A read of more than the window allows makes libssh 0.10 widen it; later ones do not.

@@ -7,9 +7,11 @@ const linux = std.os.linux;
 
 const use_epoll = builtin.os.tag == .linux;
 
-pub const Interest = packed struct(u2) {
+pub const Interest = packed struct(u3) {
     read: bool = false,
     write: bool = false,
+    /// Several pollers watch it: on Linux not all of them are woken. Not to be changed later.
+    exclusive: bool = false,
 
     pub const none: Interest = .{};
 };
@@ -73,7 +75,13 @@ pub const Poller = struct {
         try changeFilter(poller, fd, token, std.c.EVFILT.WRITE, old.write, new.write);
     }
 
-    fn changeEpoll(poller: *Poller, fd: posix.fd_t, token: u64, old: Interest, new: Interest) !void {
+    fn changeEpoll(
+        poller: *Poller,
+        fd: posix.fd_t,
+        token: u64,
+        old: Interest,
+        new: Interest,
+    ) !void {
         // Without interest the descriptor leaves: epoll would report its hang-up for ever.
         const op: u32 = if (new == Interest.none)
             linux.EPOLL.CTL_DEL
@@ -81,6 +89,7 @@ pub const Poller = struct {
         var event: linux.epoll_event = .{ .events = 0, .data = .{ .u64 = token } };
         if (new.read) event.events |= linux.EPOLL.IN;
         if (new.write) event.events |= linux.EPOLL.OUT;
+        if (new.exclusive) event.events |= linux.EPOLL.EXCLUSIVE;
         try posix.epoll_ctl(poller.fd, op, fd, &event);
     }
 

@@ -219,7 +219,8 @@ fn run(script: [:0]const u8, input: []const u8, output: []u8) !struct { []u8, Ex
     defer posix.close(spawned.pipes.stdout);
     var len: usize = 0;
     while (true) {
-        var fds = [1]posix.pollfd{.{ .fd = spawned.pipes.stdout, .events = posix.POLL.IN, .revents = 0 }};
+        const fd = spawned.pipes.stdout;
+        var fds = [1]posix.pollfd{.{ .fd = fd, .events = posix.POLL.IN, .revents = 0 }};
         _ = try posix.poll(&fds, 5000);
         const count = try posix.read(spawned.pipes.stdout, output[len..]);
         if (count == 0) break;

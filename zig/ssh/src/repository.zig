@@ -120,12 +120,13 @@ test "one name for every spelling" {
 
 test "hostile names are refused" {
     const hostile = [_][]const u8{
-        "",                   "/",        "///",      ".git",      "/.git",         ".",
-        "..",                 "../x",     "a/../b",   "a/..",      "a/./b",         "./a",
-        "a//b",               "-a",       "/-a",      "--help",    "--upload-pack", "a\nb",
-        "a\x00b",             "a\x7f",    "\x1b[31m", "a/.git/b",  "a.git/b",       "x.git.git",
-        "a/.git/.git",        "a/.GIT/b", "\xff\xfe", "a/..git/x", "x.GIT",         "...git/y.git/z",
-        "a/../../etc/passwd", "/../x",    "a/.git/",
+        "",            "/",              "///",                ".git",    "/.git",
+        ".",           "..",             "../x",               "a/../b",  "a/..",
+        "a/./b",       "./a",            "a//b",               "-a",      "/-a",
+        "--help",      "--upload-pack",  "a\nb",               "a\x00b",  "a\x7f",
+        "\x1b[31m",    "a/.git/b",       "a.git/b",            "x.GIT",   "x.git.git",
+        "a/.GIT/b",    "\xff\xfe",       "a/..git/x",          "a/.git/", "/../x",
+        "a/.git/.git", "...git/y.git/z", "a/../../etc/passwd",
     };
     for (hostile) |path| try testing.expectError(error.BadName, canonicalName(path));
     const long: [path_max + 1]u8 = @splat('a');
@@ -186,5 +187,6 @@ test "no symbolic link is followed, wherever it points" {
     for ([_][]const u8{ "link/secret", "secret", "inside", "bob/work" }) |name| {
         try testing.expectError(error.NotFound, find("/r", root.fd, name, &buffer));
     }
-    try testing.expectEqualStrings("/r/alice/repo.git", try find("/r", root.fd, "alice/repo", &buffer));
+    const found = try find("/r", root.fd, "alice/repo", &buffer);
+    try testing.expectEqualStrings("/r/alice/repo.git", found);
 }

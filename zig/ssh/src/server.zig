@@ -137,7 +137,8 @@ pub const Server = struct {
                 "directory or change \"repositories\"", .{ path, err });
         };
         server.root = try server.arena.allocator().dupeZ(u8, real);
-        server.root_fd = posix.open(server.root, .{ .DIRECTORY = true, .CLOEXEC = true }, 0) catch |err| {
+        const flags: posix.O = .{ .DIRECTORY = true, .CLOEXEC = true };
+        server.root_fd = posix.open(server.root, flags, 0) catch |err| {
             return fail(reason, "the repositories' root {s} cannot be opened: {t}", .{ path, err });
         };
     }
@@ -174,7 +175,11 @@ pub const Server = struct {
         return true;
     }
 
-    fn makeLoops(server: *Server, host_key_path: [:0]const u8, reason: *std.Io.Writer) StartError!void {
+    fn makeLoops(
+        server: *Server,
+        host_key_path: [:0]const u8,
+        reason: *std.Io.Writer,
+    ) StartError!void {
         const arena = server.arena.allocator();
         var keys: std.ArrayListUnmanaged(*libssh.Key) = .empty;
         defer for (keys.items) |key| libssh.ssh_key_free(key);
@@ -211,6 +216,9 @@ pub const Server = struct {
         }
     }
 
+    const port_in_use = "port {d} on {s} is in use by another program: stop it or choose " ++
+        "another port (0 picks a free one)";
+
     fn listen(server: *Server, port: u16, reason: *std.Io.Writer) StartError!void {
         const text = server.config.bind_address;
         const address = std.net.Address.parseIp(text, port) catch {
@@ -224,16 +232,14 @@ pub const Server = struct {
         posix.setsockopt(server.listener_fd, posix.SOL.SOCKET, posix.SO.REUSEADDR, &on) catch {};
         posix.bind(server.listener_fd, &address.any, address.getOsSockLen()) catch |err| {
             return switch (err) {
-                error.AddressInUse => fail(reason, "port {d} on {s} is in use by another " ++
-                    "program: stop it or choose another port (0 picks a free one)", .{ port, text }),
+                error.AddressInUse => fail(reason, port_in_use, .{ port, text }),
                 error.AccessDenied => fail(reason, "no permission for port {d}: take one above " ++
                     "1023, or grant CAP_NET_BIND_SERVICE", .{port}),
                 else => fail(reason, "cannot bind {s} port {d}: {t}", .{ text, port, err }),
             };
         };
         posix.listen(server.listener_fd, backlog) catch |err| switch (err) {
-            error.AddressInUse => return fail(reason, "port {d} on {s} is in use by another " ++
-                "program: stop it or choose another port (0 picks a free one)", .{ port, text }),
+            error.AddressInUse => return fail(reason, port_in_use, .{ port, text }),
             else => return fail(reason, "cannot listen on {s} port {d}: {t}", .{ text, port, err }),
         };
         var bound: std.net.Address = undefined;

@@ -232,7 +232,7 @@ pub const Forwarder = struct {
         if (ready(&fds, .signals)) f.onSignals(now);
         if (ready(&fds, .outer)) f.onOuterReady(now);
         const master = fds[@intFromEnum(Slot.master)].revents;
-        if (master & (posix.POLL.IN | posix.POLL.HUP | posix.POLL.ERR) != 0) f.onOutput(now);
+        if (master & ~@as(i16, posix.POLL.OUT) != 0) f.onOutput(now);
         if (master & posix.POLL.OUT != 0) f.writeQueued(now);
         if (ready(&fds, .keyboard)) f.onKeyboard(now);
         if (ready(&fds, .listener)) f.onConnect(now);

@@ -84,7 +84,7 @@ pub const Client = struct {
         }
         if (client.heartbeats == max_heartbeats) return;
         client.heartbeats += 1;
-        const flags = posix.MSG.DONTWAIT | posix.MSG.NOSIGNAL;
+        const flags = posix.MSG.DONTWAIT;
         const sent = posix.sendto(client.fd, &frames.heartbeat, flags, null, 0) catch return;
         // Half an answer would garble the next: such a client is beyond help.
         if (sent < frames.heartbeat.len) client.ended = true;

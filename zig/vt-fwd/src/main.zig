@@ -154,7 +154,7 @@ fn updateTitle(
     frames.writeHeader(message[0..frames.header_bytes], .control, payload.len);
     const frame = message[0 .. frames.header_bytes + payload.len];
     // The name is on disk, where the forwarder looks too.
-    _ = posix.sendto(fd, frame, posix.MSG.DONTWAIT | posix.MSG.NOSIGNAL, null, 0) catch 0;
+    _ = posix.sendto(fd, frame, posix.MSG.DONTWAIT, null, 0) catch 0;
     return 0;
 }
 

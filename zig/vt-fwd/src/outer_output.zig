@@ -39,18 +39,13 @@ pub const OuterOutput = struct {
     pub fn proceed(self: *OuterOutput) void {
         while (self.pending.len > 0) {
             const n = switch (self.kind) {
-                .gone => self.pending.len,
-                .socket => posix.send(self.fd, self.pending, posix.MSG.DONTWAIT) catch |err| {
-                    if (err == error.WouldBlock) return;
-                    self.abandon();
-                    return;
-                },
-                .plain => posix.write(self.fd, self.pending) catch |err| {
-                    if (err == error.WouldBlock) return;
-                    // A full disk is for its own user to see; the session goes on.
-                    self.abandon();
-                    return;
-                },
+                .gone => return self.abandon(),
+                .socket => posix.sendto(self.fd, self.pending, posix.MSG.DONTWAIT, null, 0),
+                .plain => posix.write(self.fd, self.pending),
+            } catch |err| {
+                // A reader that went, a disk that is full: the session goes on without.
+                if (err != error.WouldBlock) self.abandon();
+                return;
             };
             self.pending = self.pending[n..];
         }

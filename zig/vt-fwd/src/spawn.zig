@@ -142,8 +142,12 @@ pub fn exitCode(pid: posix.pid_t) ?u8 {
     const flags = darwin.WEXITED | darwin.WNOHANG | darwin.WNOWAIT;
     _ = darwin.waitid(darwin.P_PID, @intCast(pid), &info, flags);
     if (info.signo == 0) return null;
-    return decode(info.code, info.status);
+    if (info.code == CLD_EXITED) return decode(info.code, info.status);
+    // macOS does not say here which signal it was: that takes the zombie away.
+    return 128 | @as(u8, @intCast(posix.W.TERMSIG(posix.waitpid(pid, 0).status)));
 }
+
+const CLD_EXITED = 1;
 
 const darwin = struct { // <sys/wait.h>
     const P_PID = 1;
@@ -154,14 +158,14 @@ const darwin = struct { // <sys/wait.h>
 };
 
 fn decode(code: i32, status: i32) u8 {
-    const CLD_EXITED = 1;
     const low: u8 = @truncate(@as(u32, @bitCast(status)));
     return if (code == CLD_EXITED) low else 128 | (low & 0x7f);
 }
 
-/// Takes the zombie away.
+/// Takes the zombie away, if it is still there.
 pub fn reap(pid: posix.pid_t) void {
-    _ = posix.waitpid(pid, 0);
+    var status: if (builtin.os.tag == .linux) u32 else c_int = undefined;
+    while (posix.errno(posix.system.waitpid(pid, &status, 0)) == .INTR) {}
 }
 
 /// Without running what the parent registered for its own exit.

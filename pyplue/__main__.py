@@ -17,7 +17,7 @@ def _jwt() -> str:
 
 
 def _ratelimit() -> str:
-    return ffi.ratelimit.ratelimit_version().decode()
+    return str(ffi.ratelimit.ratelimit_version(), "ascii")
 
 
 def _ssh() -> str:

@@ -548,8 +548,10 @@ pub export fn ratelimit_hit_log(
     const rule = ruleOf(0, max_requests, window_ms) catch |err| return refuse(err);
     const instance = find(handle) catch |err| return refuse(err);
     const bytes = keyOf(key, key_bytes) catch |err| return refuse(err);
-    return instance.limiter.logHit(rule, handle, bytes, cost, clock.preciseMs()) catch |err|
-        refuse(err);
+    const allowed = instance.limiter.logHit(rule, handle, bytes, cost, clock.preciseMs()) catch |err|
+        return refuse(err);
+    if (!allowed) last_error = .ok;
+    return allowed;
 }
 
 pub export fn ratelimit_read_log(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import os
+import random
 import signal
 import struct
 import subprocess
@@ -337,3 +339,37 @@ def test_the_servers_own_title_command(server: Server, shell: Terminal) -> None:
     assert server.listed(name) is not None
     assert (server.listed(name) or {})["name"] == "from the shell"
     assert os.path.exists(shell.session.path / "ipc.sock")
+
+
+KILLS = int(os.environ.get("VT_KILLS", "10"))
+
+
+def test_a_forwarder_killed_at_any_moment(server: Server) -> None:
+    """Its directory is left so that the server lists it as exited and the id is free again."""
+    rng = random.Random(KILLS)
+    statuses: collections.Counter[str | None] = collections.Counter()
+    for _ in range(KILLS):
+        session = server.home.session("killed")
+        process = server.home.start(
+            "sh",
+            "-c",
+            "while :; do echo some output; done",
+            session_id="killed",
+            stdout=subprocess.DEVNULL,
+        )
+        time.sleep(rng.choice((0.0005, 0.001, 0.002, 0.005, 0.02, 0.1)) * rng.random())
+        process.signal(signal.SIGKILL)
+        process.wait()
+        pid = session.info.get("pid") if session.status() else None
+        if pid is not None:
+            eventually(lambda pid=pid: not alive(pid), what="the child is hung up")
+        entry = server.listed("killed")
+        statuses[entry["status"] if entry else None] += 1
+        if entry and pid is not None:
+            assert entry["status"] == "exited"
+        assert not [name for name in os.listdir(session.path) if name == "session.json.tmp"]
+    assert server.home.run("printf", "free again", session_id="killed").code == 0
+    assert server.home.last.recording().text() == "free again"
+    assert server.wait_listed("killed", "exited")["exitCode"] == 0
+    left = sorted(os.listdir(server.home.last.path))
+    print(f"{KILLS} kills: listed as {dict(statuses)}; left in the directory: {left}")

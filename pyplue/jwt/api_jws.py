@@ -121,7 +121,6 @@ class PyJWS:
             header["kid"] = key.names[0]
         if headers:
             header.update(headers)
-            header["alg"] = headers.get("alg") or algorithm or "none"
             self._validate_kid(header)
         if is_payload_detached or header.get("b64") is False:
             raise InvalidTokenError(

@@ -21,7 +21,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -378,3 +378,60 @@ def test_newest_pyjwt_gives_the_same_verdicts() -> None:
 
 def test_pyjwt_2_9_gives_the_same_verdicts(pyjwt_2_9: ModuleType) -> None:
     compare(pyjwt_2_9.decode, SINCE_2_9, COMMON)
+
+
+# ---- encode -----------------------------------------------------------------------------------
+
+python_values = st.one_of(
+    json_values,
+    st.sampled_from([{1, 2}, b"bytes", (1, "two"), {1: 2}, {None: 1}, {(1, 2): 3}, object()]),
+)
+written_claims = st.fixed_dictionaries(
+    {
+        "exp": times | st.just(datetime(2100, 1, 1, tzinfo=timezone.utc)),
+        "iat": ordinary_time | st.just(datetime(2020, 1, 1)),
+        "iss": texts,
+        "sub": texts,
+        "aud": texts,
+        "other": mostly(st.just(ABSENT) | json_values, python_values),
+    }
+)
+written_headers = mostly(
+    st.none(), st.just({}) | ordinary_header.map(dict) | other_header.map(present)
+)
+
+
+def written(encode: Callable[..., str], *given: Any) -> tuple[str, Any]:
+    """ACCEPTED, header, claims and whether HS256 signed them; or the exception's class."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            token = encode(*given)
+        except Exception as error:
+            return type(error).__name__, str(error)
+    signed, _, mac = token.rpartition(".")
+    expected = hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).digest()
+    return ACCEPTED, [_segment(token, 0), _segment(token, 1), mac == encode64(expected)]
+
+
+@settings(max_examples=EXAMPLES, deadline=None, database=None, derandomize=True)
+@given(claims=written_claims.map(present), header=written_headers, strict=st.booleans())
+def test_encode_writes_what_pyjwt_writes(
+    claims: dict[str, Any], header: dict[str, Any] | None, strict: bool
+) -> None:
+    ours = written(jwt.encode if strict else jwt.PyJWT().encode, claims, SECRET, "HS256", header)
+    theirs = written(pyjwt.encode, claims, SECRET, "HS256", header)
+    if ours[0] == ACCEPTED:
+        assert theirs[0] == ACCEPTED, theirs
+        assert ours[1][2] is theirs[1][2] is True
+        assert same_claims(ours[1], theirs[1])
+    elif ours[0] != theirs[0]:
+        named = header or {}
+        other_algorithm = named.get("alg", "HS256") != "HS256"  # "" and None are no algorithms
+        detached = named.get("b64", True) is False
+        assert strict or other_algorithm or detached, (ours, theirs)
+        if theirs[0] == ACCEPTED and not (other_algorithm or detached):
+            token = jwt.PyJWT().encode(claims, SECRET, "HS256", header)
+            late = {"verify_exp": False} if isinstance(claims.get("exp"), int) else {}
+            with pytest.raises(jwt.InvalidTokenError):
+                jwt.decode(token, SECRET, algorithms=["HS256"], audience="a", options=late)

@@ -13,11 +13,10 @@ from build_hooks import zig
 
 pytestmark = pytest.mark.timeout(900)
 
+# Each system, CPU and C library at least once; all six wheels are the release's business.
 TARGETS = [
-    "x86_64-linux-gnu.2.17",
     "aarch64-linux-gnu.2.17",
     "x86_64-linux-musl",
-    "aarch64-linux-musl",
     "x86_64-macos.13.0",
     "aarch64-macos.13.0",
 ]
@@ -36,8 +35,10 @@ def kind(path: Path) -> tuple[str, str]:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_all_packages_compile(target: str, tmp_path: Path) -> None:
+    # Debug: what compiles is the same, and it takes a fraction of the time.
+    arguments = [f"-Dtarget={target}", "-Doptimize=Debug", "--summary", "none"]
     answer = subprocess.run(
-        [zig.compiler(), "build", "--prefix", tmp_path, f"-Dtarget={target}", "--summary", "none"],
+        [zig.compiler(), "build", "--prefix", tmp_path, *arguments],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,

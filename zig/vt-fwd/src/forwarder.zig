@@ -12,6 +12,7 @@ const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
 const raw_mode = @import("raw_mode.zig");
 const session = @import("session.zig");
+const session_json = @import("session_json.zig");
 const signals = @import("signals.zig");
 const spawn = @import("spawn.zig");
 const title_filter = @import("title_filter.zig");
@@ -209,7 +210,7 @@ pub const Forwarder = struct {
         f.git_job = &f.git_storage;
     }
 
-    fn saveSession(f: *Forwarder, fields: anytype) void {
+    fn saveSession(f: *Forwarder, fields: []const session_json.Field) void {
         f.directory.update(f.session, fields) catch |err| {
             f.log.print(.@"error", "cannot write session.json: {s}", .{@errorName(err)});
         };
@@ -313,6 +314,7 @@ pub const Forwarder = struct {
         if (f.master_state == .suspended and now >= f.master_state.suspended) {
             f.master_state = .open;
         }
+        f.tickDrain(now);
         if (f.watch.tick(now)) f.followRename();
         if (f.name_changed) {
             f.name_changed = false;
@@ -321,6 +323,18 @@ pub const Forwarder = struct {
         if (f.clearIsUnsaved() and now >= f.saved_us + save_every_us) f.saveClear(now);
         f.showTitle();
         f.warnOfRecording();
+    }
+
+    /// After the child's end: decides that nothing more will come.
+    fn tickDrain(f: *Forwarder, now: u64) void {
+        if (f.exit_code == null or f.outer.pending.len > 0) return;
+        if (now < f.drainDeadline().?) return;
+        // On a busy machine the time may have passed without us: look once more.
+        const before = f.quiet_since_us;
+        f.onOutput(now);
+        if (f.quiet_since_us == before or now >= f.drain_since_us + drain_us) {
+            f.master_state = .ended;
+        }
     }
 
     fn clearIsUnsaved(f: *const Forwarder) bool {
@@ -539,10 +553,12 @@ pub const Forwarder = struct {
     // --- signals, sizes, the end ---
 
     fn onSignals(f: *Forwarder, now: u64) void {
-        const set_ = signals.drain(f.signal_fd);
-        if (set_.isSet(posix.SIG.CONT)) raw_mode.enter(stdin); // a shell had the terminal
-        if (set_.isSet(posix.SIG.WINCH) or set_.isSet(posix.SIG.CONT)) f.followOuterSize(now);
-        if (set_.isSet(posix.SIG.CHLD) and f.exit_code == null) {
+        const arrived = signals.drain(f.signal_fd);
+        if (arrived.isSet(posix.SIG.CONT)) raw_mode.enter(stdin); // a shell had the terminal
+        if (arrived.isSet(posix.SIG.WINCH) or arrived.isSet(posix.SIG.CONT)) {
+            f.followOuterSize(now);
+        }
+        if (arrived.isSet(posix.SIG.CHLD) and f.exit_code == null) {
             f.exit_code = spawn.exitCode(f.child);
             f.exited_us = now;
             f.drain_since_us = now;
@@ -550,7 +566,7 @@ pub const Forwarder = struct {
             if (f.exit_code != null and f.master_state == .suspended) f.master_state = .open;
         }
         for ([_]u8{ posix.SIG.INT, posix.SIG.QUIT, posix.SIG.TERM, posix.SIG.HUP }) |signal| {
-            if (set_.isSet(signal)) f.askToEnd(now, signal);
+            if (arrived.isSet(signal)) f.askToEnd(now, signal);
         }
     }
 
@@ -581,10 +597,8 @@ pub const Forwarder = struct {
         posix.kill(-f.child, signal) catch posix.kill(f.child, signal) catch {};
     }
 
-    fn finished(f: *Forwarder) bool {
-        if (f.exit_code == null) return false;
-        if (f.outer.pending.len > 0) return false;
-        return f.master_state == .ended or clock.monotonicUs() >= f.drainDeadline().?;
+    fn finished(f: *const Forwarder) bool {
+        return f.exit_code != null and f.outer.pending.len == 0 and f.master_state == .ended;
     }
 
     /// In an order that readers can rely on: no output is missing, session.json says "exited"
@@ -602,8 +616,11 @@ pub const Forwarder = struct {
         if (f.name_changed) f.saveSession(&f.session.nameFields());
         f.session.status = .exited;
         f.session.exit_code = f.exit_code;
-        if (f.clearIsUnsaved()) f.saveClear(now);
-        f.saveSession(f.session.stateFields()[0..3]);
+        f.session.clear_offset = f.recorder.clear_offset;
+        f.recorder.flush();
+        // The server may have moved an offset that we did not.
+        const state = f.session.stateFields();
+        f.saveSession(if (f.clearIsUnsaved()) state[0..4] else state[0..3]);
         f.recorder.exit(f.exit_code.?, f.session.id);
         spawn.reap(f.child);
         f.directory.unlinkSocket();

@@ -168,13 +168,7 @@ fn start(
     const id = options.session_id orelse
         control_dir.defaultId(&id_buffer, @intCast(now_ms), session.ownPid());
     const paths: Paths = try .init(allocator, id);
-    if (paths.socket.len > control_dir.max_socket_path_bytes) {
-        log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
-            "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{
-            paths.socket, paths.socket.len, control_dir.max_socket_path_bytes,
-        });
-        return exit_startup;
-    }
+    if (!fitsSocket(log, paths.socket)) return exit_startup;
     var cwd_buffer: [posix.PATH_MAX]u8 = undefined;
     const cwd = posix.getcwd(&cwd_buffer) catch "/"; // removed, or not ours to know
     const nested = posix.getenv("VIBETUNNEL_SESSION_ID") != null;
@@ -194,9 +188,8 @@ fn start(
         .version = version,
         .nested = nested,
     };
-    const argv = try allocator.allocSentinel(?[*:0]const u8, options.command.len, null);
-    for (argv, options.command) |*pointer, word| pointer.* = word.ptr;
     const inherited: []const [*:0]const u8 = @ptrCast(std.os.environ);
+    const argv = try spawn.arguments(allocator, options.command);
     const envp = try spawn.environment(allocator, inherited, id);
 
     // From here on a signal finds somebody who ends the session in good order.
@@ -232,6 +225,16 @@ fn start(
         log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], explain(err) });
         return exit_not_runnable;
     };
+}
+
+/// Before anything is made: a socket that nobody can connect to is no session.
+fn fitsSocket(log: *Log, path: []const u8) bool {
+    if (path.len <= control_dir.max_socket_path_bytes) return true;
+    log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
+        "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{
+        path, path.len, control_dir.max_socket_path_bytes,
+    });
+    return false;
 }
 
 const Prepared = struct {

@@ -17,6 +17,16 @@ const replaced_variables = [_][]const u8{
     "TERM", "VIBETUNNEL_SESSION_ID", "VIBETUNNEL_FWD_STARTED_FILE",
 };
 
+/// The words of a command as exec wants them.
+pub fn arguments(
+    arena: std.mem.Allocator,
+    words: []const [:0]const u8,
+) std.mem.Allocator.Error![:null]?[*:0]const u8 {
+    const argv = try arena.allocSentinel(?[*:0]const u8, words.len, null);
+    for (argv, words) |*pointer, word| pointer.* = word.ptr;
+    return argv;
+}
+
 /// The child's environment: `inherited` to the byte, `TERM` and `VIBETUNNEL_SESSION_ID` set.
 pub fn environment(
     arena: std.mem.Allocator,

@@ -45,8 +45,8 @@ def run(work: Callable[[], bool], rotate: Callable[[int], None]) -> int:
     for thread in threads:
         thread.join()
     assert failures == []
-    assert turns > 50
-    assert min(counts) > 50
+    assert turns > 10
+    assert min(counts) > 10
     return sum(counts)
 
 

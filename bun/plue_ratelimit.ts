@@ -31,6 +31,7 @@ export const symbols = {
   ratelimit_refund: { args: ["u32", "ptr", "u32", "u32"], returns: "bool" },
   ratelimit_hit_at: { args: ["u32", "ptr", "u32", "u32", "u64", "ptr"], returns: "i32" },
   ratelimit_peek_at: { args: ["u32", "ptr", "u32", "u32", "u64", "ptr"], returns: "i32" },
+  ratelimit_refund_at: { args: ["u32", "ptr", "u32", "u32", "u64"], returns: "bool" },
   ratelimit_check_many: {
     args: ["u32", "ptr", "u64", "ptr", "u32", "u32", "ptr"],
     returns: "i32",

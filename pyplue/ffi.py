@@ -178,6 +178,7 @@ ratelimit = Library(
         "ratelimit_refund": Signature((*_KEY, "u32"), "bool"),
         "ratelimit_hit_at": Signature((*_KEY, "u32", "u64", "ptr"), "i32"),
         "ratelimit_peek_at": Signature((*_KEY, "u32", "u64", "ptr"), "i32"),
+        "ratelimit_refund_at": Signature((*_KEY, "u32", "u64"), "bool"),
         "ratelimit_check_many": Signature(("u32", "ptr", "u64", "ptr", "u32", "u32", "ptr"), "i32"),
         "ratelimit_reset_key": Signature(_KEY, "bool"),
         "ratelimit_clear": Signature(("u32",), "bool", waits=True),

@@ -175,7 +175,12 @@ class RateLimiter:
         """Takes back a request that passed, where it turns out that it should not count."""
         data = _encode(key)
         cost = _whole(cost, "cost", 1)
-        if not _native.ratelimit_refund(self._handle, data, len(data), cost):
+        arguments = (self._handle, data, len(data), cost)
+        if self._clock is None:
+            done = _native.ratelimit_refund(*arguments)
+        else:
+            done = _native.ratelimit_refund_at(*arguments, int(self._clock() * 1000))
+        if not done:
             raise last_error(self.shared)
 
     def check_many(self, keys: Sequence[str | bytes], cost: int = 1) -> list[bool]:

@@ -148,11 +148,13 @@ int32_t ratelimit_peek(uint32_t limiter, const uint8_t *key, uint32_t key_bytes,
                        ratelimit_decision *decision);
 /* Takes back a request that passed, where it turns out that it should not count. */
 bool ratelimit_refund(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost);
-/* Hit and peek at a time of the caller's, for tests and simulations: do not mix with the others. */
+/* The three at a time of the caller's, for tests and simulations: do not mix with the others. */
 int32_t ratelimit_hit_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                          uint64_t now_ms, ratelimit_decision *decision);
 int32_t ratelimit_peek_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                           uint64_t now_ms, ratelimit_decision *decision);
+bool ratelimit_refund_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
+                         uint64_t now_ms);
 /* Checks `count` keys, in order, and writes 1 or 0 for each to `allowed`. The keys follow one another
    in `keys`, with their lengths in `lengths`, or, where that is null, with a NUL between two. Returns how
    many are allowed, or an error: then `allowed` is all 0, though keys before the bad one count. */

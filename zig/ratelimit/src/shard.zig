@@ -58,6 +58,10 @@ pub const Quota = struct {
         return false;
     }
 
+    fn takeBeyond(quota: Quota) void {
+        _ = quota.total.fetchAdd(1, .monotonic);
+    }
+
     fn give(quota: Quota) void {
         _ = quota.total.fetchSub(1, .monotonic);
     }
@@ -110,7 +114,7 @@ pub const Shard = struct {
     }
 
     /// Stores a key that `find` did not find. A slot whose entry is dead is used before an empty
-    /// one. With `over_quota` the entry does not count against the maximum.
+    /// one. With `over_quota` the entry may be one more than the maximum.
     pub fn insert(
         shard: *Shard,
         fp: Fingerprint,
@@ -124,10 +128,13 @@ pub const Shard = struct {
             if (!shard.grow()) return error.Full;
             break :after_growth shard.freeSlot(fp, now_ms).?;
         };
-        if (slot.lo == 0 and !shard.quota.take() and !over_quota) {
+        if (slot.lo == 0 and !shard.quota.take()) {
             shard.sweep(now_ms, buckets_swept_when_full);
             slot = shard.freeSlot(fp, now_ms) orelse return error.Full;
-            if (slot.lo == 0 and !shard.quota.take()) return error.Full;
+            if (slot.lo == 0 and !shard.quota.take()) {
+                if (!over_quota) return error.Full;
+                shard.quota.takeBeyond();
+            }
         }
         if (slot.lo == 0) shard.head.used += 1;
         // Killed between these, the slot is empty or dead, never another key's with this state.

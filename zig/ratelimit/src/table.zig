@@ -137,14 +137,16 @@ pub const Table = struct {
         var removed: u32 = 0;
         for (&table.places) |*place| {
             var next: usize = 0;
+            var shrunk = false;
             while (true) : (next += buckets_per_chunk) {
                 try table.acquirePlace(place, epoch);
                 defer table.release(place);
                 const shard = &place.shard;
                 for (0..buckets_per_chunk) |_| removed += shard.drain(now_ms);
                 if (next >= shard.buckets.len) {
-                    shard.shrink();
-                    break;
+                    if (!shrunk) shard.shrink();
+                    shrunk = true;
+                    if (shard.draining.len == 0) break else continue;
                 }
                 const end = @min(next + buckets_per_chunk, shard.buckets.len);
                 for (shard.buckets[next..end]) |*bucket| removed += shard.sweepBucket(bucket, now_ms);

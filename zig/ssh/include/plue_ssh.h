@@ -235,7 +235,7 @@ bool plue_ssh_decision_reply(uint32_t id, bool allow, const char *principal);
  *                    or what the system said (memory, descriptors)
  *   authenticated    user, principal, fingerprint, key_type
  *   auth_failed      reason: wrong_user | unknown_key | denied | timeout | queue_full | weak_key |
- *                    key_type | bad_signature | method; user, fingerprint, key_type
+ *                    key_type | bad_signature | method; user, fingerprint, key_type, detail
  *   command          principal, repository, service, write, channel
  *   command_refused  reason: syntax | service | path | denied | timeout | queue_full | not_found |
  *                    not_allowed | spawn | stopping; principal, repository

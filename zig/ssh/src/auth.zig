@@ -76,7 +76,13 @@ pub fn readMessages(connection: *Connection) void {
 
 /// Answers the requests that libssh has swallowed: an unreadable key, or a wrong signature.
 fn refuseUnread(connection: *Connection) void {
-    noteFailure(connection, "bad_signature", null, null);
+    Counters.add(&connection.counters().auth_failed_total, 1);
+    var buffer: [events.printable_max]u8 = undefined;
+    const detail = connection.sessionError();
+    connection.emit(.warning, "auth_failed", .{
+        .reason = "bad_signature",
+        .detail = if (detail) |text| @as(?[]const u8, events.printable(text, &buffer)) else null,
+    });
     countTry(connection);
     if (connection.authentication.last) |last| {
         reply(connection, libssh.ssh_message_reply_default(last));

@@ -17,6 +17,7 @@ from pyplue.ratelimit.decision import Decision, Limiter
 from pyplue.ratelimit.errors import (
     KeyTooLongError,
     LimiterClosedError,
+    LimiterUnavailableError,
     RateLimitError,
     SharedFileError,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "KeyTooLongError",
     "Limiter",
     "LimiterClosedError",
+    "LimiterUnavailableError",
     "RateLimitError",
     "RateLimiter",
     "SharedFileError",

@@ -1,155 +1,130 @@
-"""ASGI middleware, for Starlette, FastAPI and whatever else speaks ASGI 3.
+"""Rate limits for ASGI applications: Starlette, FastAPI, Litestar, Quart and others.
 
-    from pyplue.ratelimit import RateLimiter
-    from pyplue.ratelimit.asgi import RateLimitMiddleware, by_address, by_subject
+    app.add_middleware(
+        RateLimitMiddleware,
+        limits=[Limit("address", RateLimiter(100, "1m"))],
+        trusted_proxies=["10.0.0.0/8"],
+    )
 
-    app = RateLimitMiddleware(app, RateLimiter(100, "1m"), key=by_address())
-
-Put the limit by address outside authentication and a limit by subject inside it. Before anybody
-is known, addresses are all there is; afterwards a user should not be limited by who else is
-behind the same address.
+Pure ASGI: responses are streamed as they are, nothing is buffered. Two of them in one stack limit
+by address before authentication and by user after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
-from pyplue.ratelimit.clients import Clients
-from pyplue.ratelimit.decision import Decision, Limiter
-from pyplue.ratelimit.http import Header, Policy
+from pyplue.ratelimit.http import Answer, Guard, Headers, Limit, Passage, Request
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Key = Callable[[Scope], "str | None"]
+Scope: TypeAlias = "MutableMapping[str, Any]"
+Receive: TypeAlias = "Callable[[], Awaitable[MutableMapping[str, Any]]]"
+Send: TypeAlias = "Callable[[MutableMapping[str, Any]], Awaitable[None]]"
+App: TypeAlias = "Callable[[Scope, Receive, Send], Awaitable[None]]"
+Result = TypeVar("Result")
 
-
-def by_address(
-    *, trusted_proxies: Iterable[str] = (), trusted_hops: int = 0, ipv6_prefix: int = 64
-) -> Key:
-    """A key function: the client's address; the arguments are those of `Clients`.
-
-    The server must not do the same already: with uvicorn, `--no-proxy-headers`.
-    """
-    clients = Clients(
-        trusted_proxies=trusted_proxies, trusted_hops=trusted_hops, ipv6_prefix=ipv6_prefix
-    )
-
-    def key(scope: Scope) -> str:
-        client = scope.get("client")
-        forwarded = [
-            value.decode("latin-1")
-            for name, value in scope["headers"]
-            if name == b"x-forwarded-for"
-        ]
-        return clients.key(client[0] if client else None, forwarded)
-
-    return key
+# RFC 6455 section 7.4.1: the message violates a policy.
+POLICY_VIOLATION = 1008
 
 
-def by_subject(subject: Callable[[Scope], str | None] | None = None) -> Key:
-    """A key function: who was authenticated; requests of nobody are not held to the limit.
+class AsgiRequest(Request):
+    """A request as the scope describes it."""
 
-    Args:
-        subject: Finds it in the scope. By default `scope["user"].identity` or
-            `scope["user"].username` if `scope["user"].is_authenticated`, as Starlette's
-            authentication leaves it, else `scope["state"]["subject"]`.
-    """
-    return subject or _starlette_subject
+    @property
+    def method(self) -> str:
+        return str(self.scope.get("method", "GET"))
 
+    @property
+    def path(self) -> str:
+        return str(self.scope["path"])
 
-def _starlette_subject(scope: Scope) -> str | None:
-    user = scope.get("user")
-    if user is not None and getattr(user, "is_authenticated", False):
-        try:
-            return str(user.identity)
-        except NotImplementedError:
-            # Starlette's SimpleUser has a name and no identity.
-            return str(user.username)
-    subject = scope.get("state", {}).get("subject")
-    return None if subject is None else str(subject)
+    @property
+    def peer(self) -> str | None:
+        client = self.scope.get("client")
+        return client[0] if client else None
+
+    @property
+    def user(self) -> str | None:
+        user = self.scope.get("user")
+        if user is None or isinstance(user, str):
+            return user
+        return str(user.display_name) if user.is_authenticated else None
+
+    def header(self, name: str) -> str | None:
+        wanted = name.lower().encode("latin-1")
+        values = [value for key, value in self.scope["headers"] if key.lower() == wanted]
+        return b",".join(values).decode("latin-1") if values else None
 
 
 class RateLimitMiddleware:
-    """Holds requests to one limit and answers 429 to those over it.
+    """Refuses requests over a limit and tells all clients where they stand.
 
-    Args:
-        app: The application inside.
-        limiter: A `RateLimiter`, or what `RateLimiter.from_url` returns.
-        key: Says for each request's scope whom to count it for; None: for nobody. By address
-            without proxies where left out.
-        policy: `name`, `count`, `failed` and `on_error` of `Policy`.
+    limits: checked in their order; the first one that is exceeded answers.
+    options: see `Guard` in pyplue.ratelimit.http: trusted_proxies, trusted_hops, ipv6_prefix,
+        forwarded_header, answer, ietf_fields, x_ratelimit_fields, on_error.
+
+    A WebSocket counts as one request when it is opened.
     """
 
-    def __init__(
-        self, app: App, limiter: Limiter, *, key: Key | None = None, **policy: Any
-    ) -> None:
+    def __init__(self, app: App, limits: Sequence[Limit], **options: Any) -> None:
         self.app = app
-        self.policy = Policy(limiter, **policy)
-        self._key = key or by_address()
+        self.guard = Guard(limits, **options)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
-            return await self.app(scope, receive, send)
-        key = self._key(scope)
-        if key is None:
-            return await self.app(scope, receive, send)
-        decision = self.policy.decide(key)
-        if decision is None and self.policy.on_error == "allow":
-            return await self.app(scope, receive, send)
-        if decision is None or not decision.allowed:
-            return await self._refuse(scope, receive, send, decision)
-        await self._pass(scope, receive, send, key, decision)
+            await self.app(scope, receive, send)
+            return
+        passage = await self._run(self.guard.admit, AsgiRequest(scope, self.guard.client))
+        if isinstance(passage, Answer):
+            await _refuse(passage, scope, receive, send)
+            return
 
-    async def _pass(
-        self, scope: Scope, receive: Receive, send: Send, key: str, decision: Decision
-    ) -> None:
-        fields = _encoded(self.policy.headers(decision))
-        # An application that fails before it answers has failed.
-        status = 500
-
-        async def send_with_fields(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                message = {**message, "headers": _added(message.get("headers", ()), fields)}
+        async def send_with_fields(message: MutableMapping[str, Any]) -> None:
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
+                await self._settle(passage, message["status"])
+                _add_fields(message, passage)
             elif message["type"] == "websocket.accept":
-                status = 101
+                await self._settle(passage, 101)
+                _add_fields(message, passage)
             await send(message)
 
         try:
             await self.app(scope, receive, send_with_fields)
-        finally:
-            self.policy.settle(key, status)
+        except Exception:
+            await self._settle(passage, 500)
+            raise
 
-    async def _refuse(
-        self, scope: Scope, receive: Receive, send: Send, decision: Decision | None
-    ) -> None:
-        kind = "http"
-        if scope["type"] == "websocket":
-            await receive()
-            if "websocket.http.response" not in scope.get("extensions", {}):
-                # Before it is accepted: the server answers 403.
-                return await send({"type": "websocket.close", "code": 1013})
-            kind = "websocket.http"
-        status, fields, body = self.policy.refusal(decision)
-        headers = _encoded(fields)
-        await send({"type": f"{kind}.response.start", "status": status, "headers": headers})
-        await send({"type": f"{kind}.response.body", "body": body})
+    async def _settle(self, passage: Passage, status: int) -> None:
+        if passage.reports_after_response:
+            await self._run(passage.settle, status)
+
+    async def _run(self, function: Callable[..., Result], argument: Any) -> Result:
+        if self.guard.waits:
+            return await asyncio.to_thread(function, argument)
+        return function(argument)
 
 
-def _encoded(fields: list[Header]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode(), value.encode()) for name, value in fields]
+def _add_fields(message: MutableMapping[str, Any], passage: Passage) -> None:
+    present = [(name, value) for name, value in message.get("headers", ())]
+    added = passage.headers((n.decode("latin-1"), v.decode("latin-1")) for n, v in present)
+    replaced = {name.encode() for name, _ in added if name.startswith("x-ratelimit-")}
+    kept = [(name, value) for name, value in present if name.lower() not in replaced]
+    message["headers"] = kept + _encoded(added)
 
 
-def _added(
-    headers: Iterable[tuple[bytes, bytes]], fields: list[tuple[bytes, bytes]]
-) -> list[tuple[bytes, bytes]]:
-    """The response's own fields, and ours: where an inner limit has set the X-RateLimit fields
-    they stay, while the RateLimit fields are lists."""
-    own = list(headers)
-    present = {name.lower() for name, _ in own if name.lower().startswith(b"x-")}
-    return own + [field for field in fields if field[0] not in present]
+def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+
+
+async def _refuse(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()
+        if "websocket.http.response" not in (scope.get("extensions") or {}):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+            return
+        prefix = "websocket."
+    start = {"status": answer.status, "headers": _encoded(answer.headers)}
+    await send({"type": f"{prefix}http.response.start", **start})
+    await send({"type": f"{prefix}http.response.body", "body": answer.body})

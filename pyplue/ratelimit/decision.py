@@ -32,6 +32,8 @@ class Limiter(Protocol):
     max_requests: int
     window: float
     """In seconds."""
+    waits: bool
+    """Whether its calls ask another host and wait for the answer."""
 
     def check(self, key: str | bytes, cost: int = 1) -> bool: ...
     def hit(self, key: str | bytes, cost: int = 1) -> Decision: ...

@@ -24,6 +24,10 @@ class LimiterClosedError(RateLimitError, ValueError):
     """The limiter was closed."""
 
 
+class LimiterUnavailableError(RateLimitError, ConnectionError):
+    """The server that counts for a limiter of `RateLimiter.from_url` does not answer."""
+
+
 class SharedFileError(RateLimitError, OSError):
     """The file of a shared limiter cannot be used."""
 

@@ -69,6 +69,8 @@ class RateLimiter:
         SharedFileError: (an OSError) The shared file cannot be used; the text says why.
     """
 
+    waits = False
+
     def __init__(
         self,
         max_requests: int,

@@ -1,131 +1,92 @@
-"""WSGI middleware, for Flask, Django and whatever else speaks WSGI (PEP 3333).
+"""Rate limits for WSGI applications: Flask, Django, Pyramid, Bottle and others.
 
-    from pyplue.ratelimit import RateLimiter
-    from pyplue.ratelimit.wsgi import RateLimitMiddleware
+    app.wsgi_app = RateLimitMiddleware(
+        app.wsgi_app,
+        limits=[Limit("address", RateLimiter(100, "1m", shared="/run/app/limits"))],
+        trusted_proxies=["unix"],
+    )
 
-    app.wsgi_app = RateLimitMiddleware(app.wsgi_app, RateLimiter(100, "1m"))
-
-With several worker processes give the limiter a file to share:
-`RateLimiter(100, "1m", shared="/run/app/limits")`.
+Two of them in one stack limit by address before authentication and by user after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeAlias
 
-from pyplue.ratelimit.clients import Clients
-from pyplue.ratelimit.decision import Limiter
-from pyplue.ratelimit.http import Policy
+from pyplue.ratelimit.http import Answer, Guard, Headers, Limit, Request
 
-Environ = dict[str, Any]
-StartResponse = Callable[..., Callable[[bytes], object]]
-App = Callable[[Environ, StartResponse], Iterable[bytes]]
-Key = Callable[[Environ], "str | None"]
-_Failure = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None
-
-
-def by_address(
-    *, trusted_proxies: Iterable[str] = (), trusted_hops: int = 0, ipv6_prefix: int = 64
-) -> Key:
-    """A key function: the client's address; the arguments are those of `Clients`."""
-    clients = Clients(
-        trusted_proxies=trusted_proxies, trusted_hops=trusted_hops, ipv6_prefix=ipv6_prefix
-    )
-
-    def key(environ: Environ) -> str:
-        forwarded = environ.get("HTTP_X_FORWARDED_FOR")
-        return clients.key(environ.get("REMOTE_ADDR"), [forwarded] if forwarded else [])
-
-    return key
+Environ: TypeAlias = "dict[str, Any]"
+ExcInfo: TypeAlias = (
+    "tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None] | None"
+)
+StartResponse: TypeAlias = "Callable[..., Callable[[bytes], object]]"
+App: TypeAlias = "Callable[[Environ, StartResponse], Iterable[bytes]]"
 
 
-def by_subject(variable: str = "REMOTE_USER") -> Key:
-    """A key function: who was authenticated, as a server or middleware outside this one leaves it
-    in `environ[variable]`; requests of nobody are not held to the limit."""
+class WsgiRequest(Request):
+    """A request as the environ describes it."""
 
-    def key(environ: Environ) -> str | None:
-        subject = environ.get(variable)
-        return str(subject) if subject else None
+    @property
+    def method(self) -> str:
+        return str(self.scope["REQUEST_METHOD"])
 
-    return key
+    @property
+    def path(self) -> str:
+        """PEP 3333 hides UTF-8 in Latin-1."""
+        return str(self.scope.get("PATH_INFO", "")).encode("latin-1").decode("utf-8", "replace")
+
+    @property
+    def peer(self) -> str | None:
+        return self.scope.get("REMOTE_ADDR") or None
+
+    @property
+    def user(self) -> str | None:
+        return self.scope.get("REMOTE_USER") or None
+
+    def header(self, name: str) -> str | None:
+        variable = name.upper().replace("-", "_")
+        if variable not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            variable = f"HTTP_{variable}"
+        value = self.scope.get(variable)
+        return None if value is None else str(value)
 
 
 class RateLimitMiddleware:
-    """Holds requests to one limit and answers 429 to those over it.
+    """Refuses requests over a limit and tells all clients where they stand.
 
-    Args:
-        app: The application inside.
-        limiter: A `RateLimiter`, or what `RateLimiter.from_url` returns.
-        key: Says for each request's environ whom to count it for; None: for nobody. By address
-            without proxies where left out.
-        policy: `name`, `count`, `failed` and `on_error` of `Policy`.
+    limits: checked in their order; the first one that is exceeded answers.
+    options: see `Guard` in pyplue.ratelimit.http: trusted_proxies, trusted_hops, ipv6_prefix,
+        forwarded_header, answer, ietf_fields, x_ratelimit_fields, on_error.
     """
 
-    def __init__(
-        self, app: App, limiter: Limiter, *, key: Key | None = None, **policy: Any
-    ) -> None:
+    def __init__(self, app: App, limits: Sequence[Limit], **options: Any) -> None:
         self.app = app
-        self.policy = Policy(limiter, **policy)
-        self._key = key or by_address()
+        self.guard = Guard(limits, **options)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        key = self._key(environ)
-        if key is None:
-            return self.app(environ, start_response)
-        decision = self.policy.decide(key)
-        if decision is None and self.policy.on_error == "allow":
-            return self.app(environ, start_response)
-        if decision is None or not decision.allowed:
-            status, headers, body = self.policy.refusal(decision)
-            start_response(f"{status} {HTTPStatus(status).phrase}", headers)
-            return [body]
-        fields = self.policy.headers(decision)
-        response = _Response(self.policy, key)
+        passage = self.guard.admit(WsgiRequest(environ, self.guard.client))
+        if isinstance(passage, Answer):
+            start_response(_status_line(passage.status), passage.headers)
+            return [passage.body]
 
         def start_with_fields(
-            status: str, headers: list[tuple[str, str]], failure: _Failure = None
+            status: str, headers: Headers, exc_info: ExcInfo = None
         ) -> Callable[[bytes], object]:
-            response.status = int(status.split(" ", 1)[0])
-            present = {name.lower() for name, _ in headers if name.lower().startswith("x-")}
-            added = [field for field in fields if field[0].lower() not in present]
-            if failure is None:
-                return start_response(status, [*headers, *added])
-            return start_response(status, [*headers, *added], failure)
+            passage.settle(int(status[:3]))
+            added = passage.headers(headers)
+            replaced = {name for name, _ in added if name.startswith("x-ratelimit-")}
+            kept = [(name, value) for name, value in headers if name.lower() not in replaced]
+            return start_response(status, kept + added, exc_info)
 
         try:
-            response.body = self.app(environ, start_with_fields)
-        except BaseException:
-            response.settle()
+            return self.app(environ, start_with_fields)
+        except Exception:
+            passage.settle(500)
             raise
-        return response
 
 
-class _Response:
-    """The body of the application inside, which settles the count when it is closed."""
-
-    def __init__(self, policy: Policy, key: str) -> None:
-        # An application that fails before it answers has failed.
-        self.status = 500
-        self.body: Iterable[bytes] = ()
-        self._policy = policy
-        self._key = key
-        self._settled = False
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self.body)
-
-    def close(self) -> None:
-        try:
-            close = getattr(self.body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            self.settle()
-
-    def settle(self) -> None:
-        if not self._settled:
-            self._settled = True
-            self._policy.settle(self._key, self.status)
+def _status_line(status: int) -> str:
+    return f"{status} {HTTPStatus(status).phrase}"

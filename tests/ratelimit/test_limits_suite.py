@@ -1,111 +1,123 @@
-"""limits' own tests, from its sdist, on plue://: in the process, in a shared file, and async."""
+"""The own tests of the library limits, from its source distribution, on `plue://`.
+
+Wherever they run on the storage "memory", two rows are added with the same expectations: a private
+storage and one in a shared file, for the synchronous and for the asynchronous strategies.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
-import re
+import shutil
 import subprocess
 import sys
-import tarfile
-from importlib.metadata import version
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from source_tree import ROOT
 
-CONFTEST = Path(__file__).parent / "limits_suite" / "conftest.py"
+VERSION = "5.8.0"
+SDIST_SHA256 = "c9e0d74aed837e8f6f50d1fcebcf5fd8130957287206bc3799adaee5092655da"
+SUITE = Path(__file__).resolve().parent / "limits_suite"
 
+# Each row of the storage "memory", in front of which the others go.
+UTILS_ROW = """    "memory": pytest.param(
+        "memory://", {}, None, marks=pytest.mark.memory, id="in-memory"
+    ),
+"""
+STORAGE_ROW = """        pytest.param("memory://", {}, MemoryStorage, None, id="in-memory"),
+"""
+ASYNC_STORAGE_ROW = """        pytest.param(
+            "async+memory://",
+            {},
+            MemoryStorage,
+            None,
+            marks=pytest.mark.memory,
+            id="in-memory",
+        ),
+"""
+ROWS = {
+    "tests/utils.py": [UTILS_ROW, UTILS_ROW.replace("memory://", "async+memory://")],
+    "tests/test_storage.py": [STORAGE_ROW],
+    "tests/aio/test_storage.py": [ASYNC_STORAGE_ROW],
+}
 
-def insert(path: Path, before: str, text: str) -> None:
-    """The places are looked for, so that a changed suite fails here and is not half tested."""
-    source = path.read_text()
-    assert source.count(before) == 1, f"{path.name}: {before!r} is not there once"
-    path.write_text(source.replace(before, text + before))
+# How many tests of each file must pass on either kind of plue://.
+EXPECTED = {
+    "test_storage.py": 9,
+    "test_strategy.py": 18,
+    "aio/test_storage.py": 9,
+    "aio/test_strategy.py": 19,
+    "integration/test_concurrency.py": 6,
+}
 
 
 @pytest.fixture(scope="module")
-def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("limits")
-    wanted = f"limits=={version('limits')}"
-    command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:"]
-    subprocess.run([*command, "-d", folder, wanted], check=True)
-    [archive] = folder.glob("limits-*.tar.gz")
-    with tarfile.open(archive) as opened:
-        # tar filters are missing in the oldest Pythons; the archive is limits' own release.
-        opened.extractall(folder)
-    tests = folder / archive.name.removesuffix(".tar.gz") / "tests"
-    # A file for each worker of pytest-xdist: the tests use the same keys.
-    shared = f"plue://{folder}/" + "{os.environ['PYTEST_XDIST_WORKER']}"
-    row = 'pytest.param(f"{uri}", {{}}, {kind}None, id="{id}"),\n'
-    for uri, name in (("plue://", "plue"), (shared, "plue-shared")):
-        utils_row = row.format(uri=uri, kind="", id=name)
-        insert(
-            tests / "utils.py",
-            '    "memory": pytest.param(\n        "memory://"',
-            f'    "{name}": {utils_row}',
-        )
-        async_row = row.format(uri=f"async+{uri}", kind="", id=name)
-        insert(
-            tests / "utils.py",
-            '    "memory": pytest.param(\n        "async+memory://"',
-            f'    "{name}": {async_row}',
-        )
-        insert(
-            tests / "test_storage.py",
-            '        pytest.param("memory://", {}, MemoryStorage, None, id="in-memory"),\n',
-            "        " + row.format(uri=uri, kind="PlueStorage, ", id=name),
-        )
-        insert(
-            tests / "aio" / "test_storage.py",
-            '        pytest.param(\n            "async+memory://",',
-            "        " + row.format(uri=f"async+{uri}", kind="AsyncPlueStorage, ", id=name),
-        )
-    for path, name in (
-        ("test_storage.py", "PlueStorage"),
-        ("aio/test_storage.py", "AsyncPlueStorage"),
-    ):
-        text = (tests / path).read_text()
-        start = f"from pyplue.ratelimit.storage import {name}\n"
-        text = text.replace("import pytest\n", f"import os\nimport pytest\n{start}", 1)
-        (tests / path).write_text(text)
-    (tests / "conftest.py").write_text(CONFTEST.read_text())
-    return tests
+def suite(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tests of limits and the rows for plue; the archive is downloaded once."""
+    cache = pytestconfig.cache.mkdir("limits")
+    sdist = cache / f"limits-{VERSION}.tar.gz"
+    if not sdist.exists():
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary=:all:"]
+        subprocess.run([*pip, f"--dest={cache}", f"limits=={VERSION}"], check=True)
+    assert hashlib.sha256(sdist.read_bytes()).hexdigest() == SDIST_SHA256
+    unpacked = tmp_path_factory.mktemp("limits")
+    shutil.unpack_archive(sdist, unpacked)
+    # Without the package itself: the installed one is tested.
+    folder = unpacked / "suite"
+    shutil.move(unpacked / f"limits-{VERSION}" / "tests", folder / "tests")
+    # limits' own conftest.py starts servers for the storages that are not tested here.
+    shutil.copy(SUITE / "suite_conftest.py", folder / "tests" / "conftest.py")
+    future = "from __future__ import annotations\n"
+    imported = "from pyplue.ratelimit.storage import AsyncPlueStorage, PlueStorage\n"
+    for name, rows in ROWS.items():
+        text = (folder / name).read_text().replace(future, f"{future}import os\n{imported}")
+        for row in rows:
+            assert text.count(row) == 1, f"{name} has changed"
+            text = text.replace(
+                row, plue_row(row, "plue", "") + plue_row(row, "file", "SHARED") + row
+            )
+        (folder / name).write_text(text)
+    return folder
 
 
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize(
-    ("files", "least"),
-    [(("test_storage.py", "test_strategy.py"), 40), (("aio",), 40)],
-    ids=["sync", "async"],
-)
-def test_the_suite_of_limits_passes(suite: Path, files: tuple[str, ...], least: int):
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-n",
-        "6",
-        "-k",
-        "plue",
-    ]
-    command += ["-c", os.devnull, "--rootdir", str(suite.parent), "-o", "asyncio_mode=auto"]
-    answer = subprocess.run(
-        [*command, *(str(suite / name) for name in files)],
-        cwd=suite.parent,
-        env={
-            **os.environ,
-            "PLUE_FOLDER": str(suite.parent.parent),
-            "PYTHONPATH": f"{suite.parent}:{ROOT}",
-        },
+def plue_row(row: str, name: str, variable: str) -> str:
+    """The row for `plue://` and the path in an environment variable."""
+    is_async = "async+" in row
+    scheme = "async+memory://" if is_async else "memory://"
+    uri = scheme.replace("memory", "plue")
+    for old, new in {
+        '"memory": ': f'"{name}": ',
+        f'"{scheme}"': f'"{uri}" + os.environ.get("{variable}", "")',
+        "in-memory": name,
+        " MemoryStorage": " AsyncPlueStorage" if is_async else " PlueStorage",
+        "marks=pytest.mark.memory, ": "",
+        "            marks=pytest.mark.memory,\n": "",
+    }.items():
+        row = row.replace(old, new)
+    return row
+
+
+def test_every_test_passes_on_plue(suite: Path, tmp_path: Path) -> None:
+    outcomes = tmp_path / "outcomes.json"
+    run = subprocess.run(
+        [
+            # Several at once: most of the time these tests sleep.
+            *(sys.executable, "-m", "pytest", "tests", "-k", "[plue] or [file]", "-n", "8"),
+            *("-p", "no:cacheprovider", "-o", "asyncio_mode=auto", "-q", "--tb=short"),
+            *("--ignore=tests/benchmarks", "-W", "ignore", "-c", os.devnull),
+            *("--rootdir", str(suite)),
+        ],
+        cwd=suite,
+        env={**os.environ, "OUTCOMES": str(outcomes), "SHARED_FOLDER": str(tmp_path)},
+        check=False,
         capture_output=True,
         text=True,
     )
-    assert answer.returncode == 0, answer.stdout[-6000:] + answer.stderr[-2000:]
-    assert "failed" not in answer.stdout
-    # That many ran: a suite that collects nothing passes too.
-    passed = int(re.search(r"(\d+) passed", answer.stdout)[1])
-    assert passed >= least
-    print(answer.stdout.splitlines()[-1])
+    assert outcomes.exists(), run.stdout + run.stderr
+    found: dict[str, str] = json.loads(outcomes.read_text())
+    assert set(found.values()) == {"passed"}, run.stdout
+    for kind in ("plue", "file"):
+        passed = Counter(name.partition("::")[0] for name in found if f"[{kind}]" in name)
+        assert {name.removeprefix("tests/"): n for name, n in passed.items()} == EXPECTED

@@ -347,6 +347,12 @@ def secrets() -> list[Case]:
         bad("an Ed25519 public key in DER", "asymmetric_key", spki, confusion),
         bad("an Ed25519 private key in DER", "asymmetric_key", pkcs8, confusion),
         bad("an RSA public key in DER", "asymmetric_key", rsa, confusion),
+        bad("a JWK in an array", "asymmetric_key", b'[{"kty":"RSA"}]', confusion),
+        bad("a JWK in something else", "asymmetric_key", b'{"a":{"b":[{"kty":"RSA"}]}}', confusion),
+        bad("a JWK with NaN", "asymmetric_key", b'{"kty":"RSA","x":NaN}', confusion),
+        bad("a JWK in UTF-16", "asymmetric_key", '{"kty":"RSA"}'.encode("utf-16"), confusion),
+        bad("PEM with spaces", "asymmetric_key",
+            b"---- BEGIN PUBLIC KEY ----\nMCow\n---- END PUBLIC KEY ----\n", confusion),
         bad("more than 1 MiB", "secret_too_large", b"x" * 0, "a bound") | {
             "secret_repeat": ["x", 1024 * 1024 + 1]},
     ]  # fmt: skip

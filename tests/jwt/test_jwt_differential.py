@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 
 import jwt as pyjwt
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -435,3 +437,50 @@ def test_encode_writes_what_pyjwt_writes(
             late = {"verify_exp": False} if type(claims.get("exp")) is int else {}
             with pytest.raises(jwt.InvalidTokenError):
                 jwt.decode(token, SECRET, algorithms=["HS256"], audience="a", options=late)
+
+
+# ---- secrets ----------------------------------------------------------------------------------
+
+
+def asymmetric_keys() -> Iterator[tuple[str, bytes]]:
+    """Real keys in every form in which somebody may mistake them for a secret."""
+    private_keys = {
+        "RSA": rsa.generate_private_key(65537, 2048),
+        "EC": ec.generate_private_key(ec.SECP256R1()),
+        "Ed25519": ed25519.Ed25519PrivateKey.generate(),
+    }
+    spki = serialization.PublicFormat.SubjectPublicKeyInfo
+    pkcs8 = serialization.PrivateFormat.PKCS8
+    plain = serialization.NoEncryption()
+    for name, private in private_keys.items():
+        public = private.public_key()
+        openssh = serialization.PublicFormat.OpenSSH
+        yield f"{name} OpenSSH", public.public_bytes(serialization.Encoding.OpenSSH, openssh)
+        for form in ("PEM", "DER"):
+            encoding = getattr(serialization.Encoding, form)
+            yield f"{name} public {form}", public.public_bytes(encoding, spki)
+            yield f"{name} private {form}", private.private_bytes(encoding, pkcs8, plain)
+    jwk = {"kty": "RSA", "n": "AQAB", "e": "AQAB"}
+    for value in (jwk, [jwk], {"keys": [jwk]}, {"a": [[{"b": jwk}]]}, {"kty": "oct", "k": "AA"}):
+        text = json.dumps(value)
+        yield text, text.encode()
+        yield f"{text} in UTF-16", text.encode("utf-16")
+        yield f"{text} behind white space", b" \r\n\t" + text.encode()
+
+
+def test_no_asymmetric_key_and_no_jwk_is_taken_for_a_secret() -> None:
+    for name, secret in asymmetric_keys():
+        with pytest.raises(jwt.InvalidKeyError):
+            jwt.encode({}, secret)
+        refused_by_pyjwt = verdict_of_secret(secret) == "InvalidKeyError"
+        assert refused_by_pyjwt or "private DER" in name, name
+
+
+def verdict_of_secret(secret: bytes) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            pyjwt.encode({}, secret)
+        except pyjwt.PyJWTError as error:
+            return type(error).__name__
+    return ACCEPTED

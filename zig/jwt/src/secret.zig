@@ -14,7 +14,8 @@ pub const Error = error{ EmptySecret, SecretTooLarge, AsymmetricKey };
 pub fn check(secret: []const u8) Error!void {
     if (secret.len == 0) return error.EmptySecret;
     if (secret.len > max_bytes) return error.SecretTooLarge;
-    const text = std.mem.trimLeft(u8, secret, "\xef\xbb\xbf" ++ std.ascii.whitespace);
+    // Byte order marks of UTF-8 and UTF-16, and the zero bytes of the latter.
+    const text = std.mem.trimLeft(u8, secret, "\xef\xbb\xbf\xff\xfe\x00" ++ std.ascii.whitespace);
     if (isPem(text) or isOpenSsh(text) or isJwk(text) or isDer(secret)) {
         return error.AsymmetricKey;
     }
@@ -23,7 +24,7 @@ pub fn check(secret: []const u8) Error!void {
 /// Anywhere: certificates often come with a readable description before them (RFC 7468, 2).
 fn isPem(text: []const u8) bool {
     return std.mem.indexOf(u8, text, "-----BEGIN ") != null or
-        std.mem.startsWith(u8, text, "---- BEGIN SSH2 ");
+        std.mem.indexOf(u8, text, "---- BEGIN ") != null;
 }
 
 /// The key types of OpenSSH's authorized_keys format.
@@ -52,14 +53,27 @@ const JwkVisitor = struct {
     }
 };
 
-/// A JWK or a JWK set (RFC 7517).
+/// A JWK or a JWK set (RFC 7517), in whatever else, and in whatever others still read as JSON.
 fn isJwk(text: []const u8) bool {
-    if (text.len == 0 or text[0] != '{') return false;
+    if (text.len == 0 or (text[0] != '{' and text[0] != '[')) return false;
+    if (holdsKty(text)) return true;
     var visitor: JwkVisitor = .{};
     json.readObject(text, 16, &visitor) catch |err| switch (err) {
         error.Json, error.TooDeep => return false,
     };
     return visitor.found;
+}
+
+/// The name of the one member that every JWK has. Zero bytes do not count, which reads UTF-16.
+fn holdsKty(text: []const u8) bool {
+    const name = "\"kty\"";
+    var matched: usize = 0;
+    for (text) |byte| {
+        if (byte == 0) continue;
+        matched = if (byte == name[matched]) matched + 1 else @intFromBool(byte == name[0]);
+        if (matched == name.len) return true;
+    }
+    return false;
 }
 
 /// The smallest public key, Ed25519, has 44 bytes as SubjectPublicKeyInfo.
@@ -131,6 +145,8 @@ test "ordinary secrets are accepted, short and binary ones too" {
     try check("\x00");
     try check("your-256-bit-secret");
     try check("{\"not\":\"a key\"}");
+    try check("[\"not\", \"kt\", \"ty\", \"a kty\"]");
+    try check("\"kty\"");
     try check("{kty");
     try check("0" ** 64);
     try check("\x30\x2a" ++ "\x00" ** 42);
@@ -164,6 +180,14 @@ test "keys of other kinds are refused, also behind white space" {
         " \r\n{ \"e\":\"AQAB\", \"\\u006bty\" : \"RSA\" }\n",
         "{\"kty\":\"oct\",\"k\":\"AAAA\"}",
         "{\"keys\":[]}",
+        "[{\"kty\":\"RSA\"}]",
+        "{\"a\":[[{\"kty\":\"RSA\"}]]}",
+        "{\"kty\":\"RSA\",\"x\":NaN}",
+        "{\"\"kty\"",
+        "[" ** 1000 ++ "\"kty\"",
+        "\xff\xfe{\x00\"\x00k\x00t\x00y\x00\"\x00:\x001\x00}\x00",
+        "\x00{\x00\"\x00k\x00t\x00y\x00\"\x00:\x001\x00}",
+        "---- BEGIN PUBLIC KEY ----\nMCow\n---- END PUBLIC KEY ----\n",
         spki_ed25519,
         pkcs8_ed25519,
         pkcs1_rsa,

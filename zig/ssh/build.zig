@@ -5,6 +5,7 @@
 //! libssh.so.4 on Linux and as Homebrew's libssh.4.dylib on macOS.
 
 const std = @import("std");
+const manifest = @import("build.zig.zon");
 
 pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
@@ -56,6 +57,9 @@ fn module(
         .strip = strip,
         .link_libc = true,
     });
+    const options = b.addOptions();
+    options.addOption([:0]const u8, "version", manifest.version);
+    result.addOptions("build_options", options);
     if (stub) |library| {
         result.addObjectFile(library.getEmittedBin());
     } else {

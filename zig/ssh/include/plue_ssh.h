@@ -242,6 +242,8 @@ bool plue_ssh_decision_reply(uint32_t id, bool allow, const char *principal);
  *   request_refused  request: shell | pty-req | subsystem | x11-req | direct-tcpip | ...; principal
  *   finished         principal, repository, service, exit_status or signal, duration_ms,
  *                    bytes_in, bytes_out
+ *   abandoned        the client left while its git was at work, which is ended: principal,
+ *                    repository, service, duration_ms, bytes_in, bytes_out
  *   disconnected     reason: client | kex | login_grace | max_auth_tries | pre_auth_limit |
  *                    keepalive | exec_grace | idle | protocol | window | resources | stopping;
  *                    principal, duration_ms, detail (libssh's words, with both lists when no

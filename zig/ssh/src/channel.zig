@@ -93,12 +93,8 @@ pub const Channel = struct {
         const allocator = channel.connection.allocator();
         const server = channel.connection.loop.server;
         if (channel.decision) |pending| _ = server.decisions.cancel(pending.id);
+        if (channel.child != null) channel.abandonChild();
         channel.transfer.deinit();
-        if (channel.child) |child| {
-            channel.child = null;
-            channel.connection.loop.adopt(child);
-            Counters.sub(&channel.connection.counters().gits_running, 1);
-        }
         if (channel.command) |text| allocator.free(text);
         if (channel.name) |text| allocator.free(text);
         allocator.destroy(channel);
@@ -440,26 +436,47 @@ pub const Channel = struct {
         channel.transfer.closePipes();
         connection.last_work_ms = connection.loop.now_ms;
         Counters.sub(&connection.counters().gits_running, 1);
-        Counters.add(&connection.counters().bytes_in_total, channel.transfer.bytes_in);
-        Counters.add(&connection.counters().bytes_out_total, channel.transfer.bytes_out);
         const failed = switch (channel.exit) {
             .status => |status| status != 0,
             .signal => true,
             .unknown => false,
         };
         if (failed) Counters.add(&connection.counters().gits_failed_total, 1);
-        connection.emit(if (failed) .warning else .info, "finished", .{
+        const exit_status: ?u8 = switch (channel.exit) {
+            .status => |status| status,
+            .signal, .unknown => null,
+        };
+        const signal: ?u8 = switch (channel.exit) {
+            .signal => |number| number,
+            .status, .unknown => null,
+        };
+        const level: events.Level = if (failed) .warning else .info;
+        channel.emitEnd(level, "finished", exit_status, signal);
+    }
+
+    /// The client has gone while its git was at work.
+    fn abandonChild(channel: *Channel) void {
+        const connection = channel.connection;
+        connection.loop.adopt(channel.child.?);
+        channel.child = null;
+        Counters.sub(&connection.counters().gits_running, 1);
+        channel.emitEnd(.warning, "abandoned", null, null);
+    }
+
+    fn emitEnd(
+        channel: *Channel,
+        level: events.Level,
+        event: []const u8,
+        exit_status: ?u8,
+        signal: ?u8,
+    ) void {
+        const connection = channel.connection;
+        connection.emit(level, event, .{
             .principal = connection.principalText(),
             .repository = @as([]const u8, channel.name.?),
             .service = @as([]const u8, channel.service.name()),
-            .exit_status = switch (channel.exit) {
-                .status => |status| @as(?u8, status),
-                .signal, .unknown => null,
-            },
-            .signal = switch (channel.exit) {
-                .signal => |signal| @as(?u8, signal),
-                .status, .unknown => null,
-            },
+            .exit_status = exit_status,
+            .signal = signal,
             .duration_ms = connection.loop.now_ms - channel.started_ms,
             .bytes_in = channel.transfer.bytes_in,
             .bytes_out = channel.transfer.bytes_out,

@@ -10,7 +10,7 @@ const key_table = @import("key_table.zig");
 const keys_json = @import("keys_json.zig");
 const public_key = @import("public_key.zig");
 const server_module = @import("server.zig");
-const version = @import("version.zig").version;
+const version = @import("build_options").version;
 const Server = server_module.Server;
 
 const allocator = std.heap.c_allocator;

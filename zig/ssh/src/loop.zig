@@ -273,7 +273,8 @@ pub const Loop = struct {
             const flags = posix.SOCK.CLOEXEC | posix.SOCK.NONBLOCK;
             const fd = posix.accept(loop.server.listener_fd, &peer.any, &len, flags) catch |err| {
                 return switch (err) {
-                    error.WouldBlock, error.ConnectionAborted => {},
+                    // SocketNotListening: the server has begun to stop.
+                    error.WouldBlock, error.ConnectionAborted, error.SocketNotListening => {},
                     else => loop.pauseAccepting(@errorName(err)),
                 };
             };

@@ -7,7 +7,7 @@ const decisions = @import("decisions.zig");
 const events_module = @import("events.zig");
 const key_table = @import("key_table.zig");
 const keys_json = @import("keys_json.zig");
-const version = @import("version.zig").version;
+const version = @import("build_options").version;
 const Server = @import("server.zig").Server;
 const Waker = @import("poller.zig").Waker;
 

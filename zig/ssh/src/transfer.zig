@@ -8,6 +8,7 @@ const libssh = @import("libssh.zig");
 const old_libssh = @import("old_libssh.zig");
 const process = @import("process.zig");
 const Connection = @import("connection.zig").Connection;
+const Counters = @import("events.zig").Counters;
 const Fifo = @import("fifo.zig").Fifo;
 const Watch = @import("poller.zig").Watch;
 
@@ -43,6 +44,9 @@ pub const Transfer = struct {
     widen_at: u64 = 256 * 1024,
 
     pub fn deinit(transfer: *Transfer) void {
+        const counters = transfer.connection.counters();
+        Counters.add(&counters.bytes_in_total, transfer.bytes_in);
+        Counters.add(&counters.bytes_out_total, transfer.bytes_out);
         transfer.closePipes();
         transfer.to_git.deinit(transfer.connection.allocator());
         transfer.connection.allocator().free(transfer.rest);

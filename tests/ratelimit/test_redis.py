@@ -7,7 +7,6 @@ import multiprocessing
 import random
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -29,10 +28,10 @@ ALGORITHMS = ["fixed-window", "sliding-window"]
 
 
 @pytest.fixture(params=["redis", "valkey"])
-def url(request: pytest.FixtureRequest, redis_server: str) -> Iterator[str]:
+def url(request: pytest.FixtureRequest, redis_server: str) -> str:
     """An empty database, through the client library of either name."""
     redis.Redis.from_url(redis_server).flushall()
-    yield redis_server.replace("redis", request.param, 1)
+    return redis_server.replace("redis", request.param, 1)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -73,7 +72,7 @@ def test_cost_and_refund(url: str, algorithm: str):
 def test_whoever_waits_as_told_passes(url: str, algorithm: str):
     limiter = RateLimiter.from_url(url, 1, 1, algorithm=algorithm)
     assert limiter.check("k")
-    for _ in range(3):
+    for _ in range(2):
         refused = limiter.hit("k")
         assert not refused.allowed
         time.sleep(refused.retry_after)

@@ -5,8 +5,15 @@ A step is a function that returns one line about what it did and raises when it 
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sysconfig
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pyplue import ffi
 
@@ -36,7 +43,46 @@ def tokens() -> str:
     )
 
 
-STEPS: list[tuple[str, Callable[[], str]]] = [("tokens", tokens)]
+def terminals() -> str:
+    """Records two terminal sessions with vibetunnel-fwd, and reads the recordings back."""
+    here = Path(sysconfig.get_path("scripts")) / "vibetunnel-fwd"
+    command = str(here) if here.exists() else shutil.which("vibetunnel-fwd")
+    if command is None:
+        raise RuntimeError("vibetunnel-fwd is not installed beside this Python or on PATH")
+    with tempfile.TemporaryDirectory(prefix="vt.", dir="/tmp") as folder:  # short, for a socket
+
+        def record(name: str, *child: str) -> tuple[int, str, float]:
+            environment = {**os.environ, "VIBETUNNEL_CONTROL_DIR": folder}
+            start = time.perf_counter()
+            done = subprocess.run(
+                [command, "--session-id", name, "--", *child],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                check=False,
+            )
+            seconds = time.perf_counter() - start
+            lines = Path(folder, name, "stdout").read_text("utf-8").splitlines()[1:]
+            events = [json.loads(line) for line in lines]
+            text = "".join(event[2] for event in events if event[1] == "o")
+            if text.encode() != done.stdout or events[-1] != ["exit", done.returncode, name]:
+                raise RuntimeError(f"the recording of {name} is not what was shown")
+            return done.returncode, text, seconds
+
+        code, text, short_s = record("short", "sh", "-c", "printf 'h\\303\\251llo'; exit 7")
+        if (code, text) != (7, "h\u00e9llo"):
+            raise RuntimeError(f"a session that says h\u00e9llo and ends with 7: {text!r}, {code}")
+        lines = 1_000_000
+        _, text, long_s = record("long", "seq", str(lines))
+        if not text.endswith(f"{lines}\r\n"):
+            raise RuntimeError("the end of a long recording is missing")
+    return (
+        f"a session recorded in {short_s * 1e3:.1f} ms from start to end,"
+        f" a long one whole at {len(text) / long_s / 1e6:,.0f} MB/s"
+    )
+
+
+STEPS: list[tuple[str, Callable[[], str]]] = [("tokens", tokens), ("terminals", terminals)]
 
 
 def run() -> int:

@@ -158,7 +158,9 @@ def print_table(times: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    print(f"== Python {sys.version.split()[0]}, dict to str and str to dict", flush=True)
+    size = len(json.dumps(CLAIMS, separators=(",", ":")))
+    print(f"== Python {sys.version.split()[0]}, dict to str and str to dict, payload {size} bytes")
+    sys.stdout.flush()
     print_table(measure())
     print("\n== Zig, the library as it is shipped, one thread, through its C ABI", flush=True)
     zig = [sys.executable, "-m", "ziglang", "build", "bench", "-Doptimize=ReleaseSafe"]

@@ -121,7 +121,7 @@ pub fn verifyJws(
     assert(max_bytes <= max_token_bytes);
     matched.* = null;
     const segments = try Segments.split(token, max_bytes);
-    if (!std.mem.startsWith(u8, token, standard_prefix)) try checkHeader(segments.header);
+    if (!hasStandardHeader(token)) try checkHeader(segments.header);
 
     matched.* = findKey(segments, keys) catch |err| {
         // A token that is malformed anyway is called so, not forged. This says nothing that its
@@ -133,6 +133,10 @@ pub fn verifyJws(
         error.Encoding => error.PayloadEncoding,
         error.BufferTooSmall => error.BufferTooSmall,
     };
+}
+
+fn hasStandardHeader(token: []const u8) bool {
+    return std.mem.startsWith(u8, token, standard_prefix);
 }
 
 fn findKey(
@@ -199,7 +203,10 @@ const Segments = struct {
 
     fn split(token: []const u8, max_bytes: usize) error{ TooLarge, Segments }!Segments {
         if (token.len > max_bytes) return error.TooLarge;
-        const first = std.mem.indexOfScalar(u8, token, '.') orelse return error.Segments;
+        const first = if (hasStandardHeader(token))
+            standard_prefix.len - 1
+        else
+            std.mem.indexOfScalar(u8, token, '.') orelse return error.Segments;
         const second = std.mem.indexOfScalarPos(u8, token, first + 1, '.') orelse
             return error.Segments;
         if (std.mem.indexOfScalarPos(u8, token, second + 1, '.') != null) return error.Segments;

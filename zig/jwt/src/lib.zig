@@ -339,7 +339,7 @@ const OptionsC = extern struct {
         if (options.checks & ~@as(u32, known_checks) != 0) return error.Options;
         if (options.max_token_bytes > jwt.max_token_bytes) return error.Options;
         return .{
-            .now_s = if (options.now_s == now_system) std.time.timestamp() else options.now_s,
+            .now_s = if (options.now_s == now_system) systemClock() else options.now_s,
             .leeway_s = options.leeway_s,
             .checks = @bitCast(options.checks),
             .max_token_bytes = if (options.max_token_bytes == 0)
@@ -351,7 +351,13 @@ const OptionsC = extern struct {
 };
 
 fn defaultOptions() jwt.Options {
-    return .{ .now_s = std.time.timestamp() };
+    return .{ .now_s = systemClock() };
+}
+
+/// Seconds since 1970. Without a clock every token that expires has expired.
+fn systemClock() i64 {
+    const now = std.posix.clock_gettime(.REALTIME) catch return std.math.maxInt(i64);
+    return now.sec;
 }
 
 fn optionsOrDefault(options: ?*align(1) const OptionsC) Error!jwt.Options {

@@ -23,6 +23,7 @@ class NotInPyplue:
 algorithms = ModuleType("jwt.algorithms")
 algorithms.__dict__.update(
     has_crypto=False,
+    requires_cryptography=set(),
     get_default_algorithms=lambda: {"HS256": NotInPyplue()},
     AllowedRSAKeys=NotInPyplue,
     HMACAlgorithm=NotInPyplue,

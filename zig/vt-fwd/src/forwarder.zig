@@ -56,6 +56,8 @@ pub const Start = struct {
     log: *Log,
     session: *session.Session,
     directory: *session.Directory,
+    /// The session.json that says "starting".
+    staged: session.Temporary,
     recording: posix.fd_t,
     listener: posix.fd_t,
     /// Where `signals` are read; installed before anything was made on disk.
@@ -192,7 +194,9 @@ pub const Forwarder = struct {
         posix.close(pair.slave);
         f.session.status = .running;
         f.session.pid = f.child;
-        f.saveSession(f.session.stateFields()[0..2]);
+        f.announce(start.staged) catch |err| if (err != error.FileNotFound) {
+            f.log.print(.@"error", "cannot write session.json: {s}", .{@errorName(err)});
+        };
         // From here on the child runs beside us.
         f.watch = .init(f.directory.fd, clock.monotonicUs());
         f.followRename(); // before anybody watched
@@ -200,6 +204,18 @@ pub const Forwarder = struct {
         f.log.print(.info, "session {s} started, process {d}: {s}", .{
             f.session.id, f.child, f.session.command[0],
         });
+    }
+
+    /// Makes session.json say "starting", and at once "running": should we be killed in between,
+    /// a server believes the first for ever.
+    fn announce(f: *Forwarder, staged: session.Temporary) !void {
+        const running = f.directory.stage(f.session) catch |err| {
+            try f.directory.publish(staged);
+            return err;
+        };
+        errdefer f.directory.discard(running);
+        try f.directory.publish(staged);
+        try f.directory.publish(running);
     }
 
     fn startGit(f: *Forwarder, start: Start) void {

@@ -211,6 +211,7 @@ fn start(
         .log = log,
         .session = &it,
         .directory = &directory,
+        .staged = prepared.staged,
         .recording = prepared.recording,
         .listener = prepared.listener,
         .signal_fd = signal_fd,
@@ -221,6 +222,7 @@ fn start(
         .envp = envp,
     }) catch |err| {
         prepared.close(); // descriptors may be what is missing
+        directory.discard(prepared.staged);
         abandon(&directory, &it, exit_not_runnable);
         log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], explain(err) });
         return exit_not_runnable;
@@ -238,6 +240,7 @@ fn fitsSocket(log: *Log, path: []const u8) bool {
 }
 
 const Prepared = struct {
+    staged: session.Temporary,
     recording: posix.fd_t,
     listener: posix.fd_t,
 
@@ -254,10 +257,12 @@ fn prepare(
     paths: *const Paths,
 ) !Prepared {
     try directory.makeFifo(paths.fifo);
-    try directory.create(it);
+    const staged = try directory.stage(it);
+    errdefer directory.discard(staged);
     const recording = try directory.createRecording();
     errdefer posix.close(recording);
-    return .{ .recording = recording, .listener = try ipc.listen(paths.socket) };
+    const listener = try ipc.listen(paths.socket);
+    return .{ .staged = staged, .recording = recording, .listener = listener };
 }
 
 /// A session that could not be started does not stay "starting".

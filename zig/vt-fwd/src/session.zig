@@ -110,8 +110,9 @@ pub const Directory = struct {
     /// Makes `path` and its parents, or takes it over when the session there has ended.
     pub fn open(path: [:0]const u8) OpenError!Directory {
         makeParents(path);
+        var reused = false;
         posix.mkdirZ(path, dir_mode) catch |err| switch (err) {
-            error.PathAlreadyExists => {},
+            error.PathAlreadyExists => reused = true,
             else => return error.CannotCreateDirectory,
         };
         const flags: posix.O = .{ .DIRECTORY = true, .CLOEXEC = true, .NOFOLLOW = true };
@@ -126,6 +127,7 @@ pub const Directory = struct {
         if (directory.hasLiveSession()) return error.SessionIsRunning;
         // The umask may have taken more than it should, or an old directory be open to others.
         posix.fchmod(fd, dir_mode) catch return error.CannotCreateDirectory;
+        if (reused) directory.sweep();
         return directory;
     }
 
@@ -152,9 +154,7 @@ pub const Directory = struct {
         const pid = (json_object.find(text, "pid") catch return false) orelse return false;
         const number = std.math.cast(posix.pid_t, pid.integer() orelse return false) orelse
             return false;
-        if (number <= 0) return false;
-        posix.kill(number, 0) catch |err| return err == error.PermissionDenied;
-        return true;
+        return isAlive(number);
     }
 
     /// The FIFO that readers expect to find. Nobody writes to it.
@@ -188,11 +188,33 @@ pub const Directory = struct {
         return fd;
     }
 
-    /// Writes session.json afresh.
-    pub fn create(directory: *Directory, session: *const Session) !void {
+    /// Removes what a forwarder that was killed left half written.
+    fn sweep(directory: Directory) void {
+        const dir: std.fs.Dir = .{ .fd = directory.fd };
+        var entries = dir.iterate();
+        while (entries.next() catch return) |entry| {
+            const owner = ownerOfTemporary(entry.name) orelse continue;
+            // One that renames the session at this moment is alive.
+            if (owner != ownPid() and isAlive(owner)) continue;
+            dir.deleteFile(entry.name) catch {}; // it only takes space
+        }
+    }
+
+    /// Writes the first session.json under a name that nobody reads: whatever can fail does so
+    /// before the command runs. `publish` makes it visible.
+    pub fn stage(directory: *Directory, session: *const Session) !Temporary {
         var arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
         defer arena.deinit();
-        try directory.replaceJson(try createText(arena.allocator(), session));
+        return directory.writeTemporary(try createText(arena.allocator(), session));
+    }
+
+    pub fn publish(directory: Directory, temporary: Temporary) !void {
+        errdefer directory.discard(temporary);
+        try posix.renameatZ(directory.fd, temporary.name(), directory.fd, "session.json");
+    }
+
+    pub fn discard(directory: Directory, temporary: Temporary) void {
+        posix.unlinkatZ(directory.fd, temporary.name(), 0) catch {}; // published, or gone with all
     }
 
     /// Sets `fields` in session.json and keeps what others wrote there. A file that is not JSON, or
@@ -269,35 +291,67 @@ pub const Directory = struct {
 
     /// A reader sees the old file or the new one, never half of one.
     fn replaceJson(directory: *Directory, text: []const u8) !void {
-        var name_buffer: [64]u8 = undefined;
+        try directory.publish(try directory.writeTemporary(text));
+    }
+
+    fn writeTemporary(directory: *Directory, text: []const u8) !Temporary {
         directory.temporaries += 1;
-        const name = std.fmt.bufPrintZ(&name_buffer, ".session.json.{d}.{d}.tmp", .{
-            ownPid(), directory.temporaries,
-        }) catch unreachable; // 64 bytes hold both numbers
-        const fd = posix.openatZ(directory.fd, name, .{
+        const temporary: Temporary = .init(directory.temporaries);
+        const fd = try posix.openatZ(directory.fd, temporary.name(), .{
             .ACCMODE = .WRONLY,
             .CREAT = true,
             .EXCL = true,
             .CLOEXEC = true,
-        }, file_mode) catch |err| {
-            // A name that a killed forwarder with our pid left behind is free the next time.
-            if (err == error.PathAlreadyExists) posix.unlinkatZ(directory.fd, name, 0) catch {};
-            return err;
-        };
-        errdefer posix.unlinkatZ(directory.fd, name, 0) catch {}; // the first error counts
-        {
-            defer posix.close(fd);
-            try posix.fchmod(fd, file_mode);
-            var rest = text;
-            while (rest.len > 0) rest = rest[try posix.write(fd, rest)..];
-        }
-        try posix.renameatZ(directory.fd, name, directory.fd, "session.json");
+        }, file_mode);
+        errdefer directory.discard(temporary);
+        defer posix.close(fd);
+        try posix.fchmod(fd, file_mode);
+        var rest = text;
+        while (rest.len > 0) rest = rest[try posix.write(fd, rest)..];
+        return temporary;
     }
 
     pub fn unlinkSocket(directory: Directory) void {
         posix.unlinkatZ(directory.fd, "ipc.sock", 0) catch {}; // gone already, or never made
     }
 };
+
+/// A file on its way to be session.json. Our own pid is in its name: the server has its own.
+pub const Temporary = struct {
+    buffer: [64]u8,
+    len: usize,
+
+    fn init(number: u32) Temporary {
+        var temporary: Temporary = undefined;
+        const text = std.fmt.bufPrintZ(&temporary.buffer, "{s}{d}.{d}{s}", .{
+            temporary_start, ownPid(), number, temporary_end,
+        }) catch unreachable; // 64 bytes hold both numbers
+        temporary.len = text.len;
+        return temporary;
+    }
+
+    fn name(temporary: *const Temporary) [:0]const u8 {
+        return temporary.buffer[0..temporary.len :0];
+    }
+};
+
+const temporary_start = ".session.json.";
+const temporary_end = ".tmp";
+
+/// The pid in the name of a temporary file of ours.
+fn ownerOfTemporary(name: []const u8) ?posix.pid_t {
+    if (!std.mem.startsWith(u8, name, temporary_start)) return null;
+    if (!std.mem.endsWith(u8, name, temporary_end)) return null;
+    var numbers = std.mem.splitScalar(u8, name[temporary_start.len..], '.');
+    return std.fmt.parseInt(posix.pid_t, numbers.first(), 10) catch null;
+}
+
+/// Also when it is not ours to signal.
+fn isAlive(pid: posix.pid_t) bool {
+    if (pid <= 0) return false;
+    posix.kill(pid, 0) catch |err| return err == error.PermissionDenied;
+    return true;
+}
 
 fn createText(gpa: std.mem.Allocator, session: *const Session) ![]u8 {
     var fields: Session.Fields = undefined;
@@ -383,7 +437,7 @@ test "a session's directory is private, whatever the umask, and updates keep for
     try testing.expectError(error.SessionIsRunning, Directory.open(path));
 
     var session = testSession();
-    try directory.create(&session);
+    try directory.publish(try directory.stage(&session));
     const dir: std.fs.Dir = .{ .fd = directory.fd };
     try testing.expectEqual(0o600, (try dir.statFile("session.json")).mode & 0o777);
     try dir.writeFile(.{ .sub_path = "session.json", .data = 
@@ -429,6 +483,32 @@ test "a session.json that is not JSON is written anew, a directory that is gone 
     try directory.update(&session, &session.stateFields());
     try testing.expectError(error.FileNotFound, tmp.dir.statFile("t1"));
     try testing.expectEqual(null, directory.readName());
+}
+
+test "what a killed forwarder left half written goes, what a live one writes stays" {
+    var tmp = testing.tmpDir(.{});
+    defer tmp.cleanup();
+    try tmp.dir.makePath("t1");
+    const names = [_]struct { []const u8, bool }{
+        .{ ".session.json.2147483646.3.tmp", false },
+        .{ ".session.json.1.3.tmp", true },
+        .{ ".session.json.x.3.tmp", true },
+        .{ "session.json.tmp", true },
+        .{ "activity.json", true },
+    };
+    var path: [64]u8 = undefined;
+    for (names) |name| {
+        const file = try std.fmt.bufPrint(&path, "t1/{s}", .{name[0]});
+        try tmp.dir.writeFile(.{ .sub_path = file, .data = "" });
+    }
+    var buffer: [posix.PATH_MAX]u8 = undefined;
+    const directory: Directory = try .open(try testPath(&tmp, &buffer, "t1"));
+    defer directory.close();
+    const dir: std.fs.Dir = .{ .fd = directory.fd };
+    for (names) |name| {
+        const found = if (dir.statFile(name[0])) |_| true else |_| false;
+        try testing.expectEqual(name[1], found);
+    }
 }
 
 test "an id is refused while a session.json there names a live process" {

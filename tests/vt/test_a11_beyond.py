@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from vt.harness import PULSE, Home, Session, eventually
+from vt.harness import PULSE, Home, Session, Terminal, eventually
 
 SECRET = "correct-horse-7"
 
@@ -343,3 +343,18 @@ def test_bad_input_the_socket_is_removed(home: Home) -> None:
     eventually(lambda: session.wait_output("on\r\non"))
     process.signal(signal.SIGTERM)
     assert process.wait().code == 143
+
+
+def test_bad_input_a_warning_on_a_raw_terminal_starts_its_own_line(home: Home) -> None:
+    def limit() -> None:
+        Terminal._controlling_terminal()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    terminal = home.terminal("seq", "1", "20000", preexec_fn=limit)
+    assert terminal.wait() == 0
+    assert b"\r\n20000\r\n" in terminal.output, "the terminal goes on"
+    lines = terminal.output.split(b"\n")
+    warnings = [line for line in lines if b"recording stopped" in line]
+    assert len(warnings) == 1
+    assert warnings[0].endswith(b"\r")
+    assert terminal.restored()

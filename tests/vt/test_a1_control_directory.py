@@ -199,3 +199,35 @@ def test_a1_the_directory_may_vanish_while_it_runs(home: Home) -> None:
     assert terminal.wait() == 0
     assert terminal.restored()
     assert not session.path.exists(), "it must not come back"
+
+
+def test_a1_of_two_that_start_with_one_id_at_once_only_one_runs(home: Home) -> None:
+    for turn in range(10):
+        name = f"x{turn}"
+        pair = [
+            home.start("sh", "-c", f"echo ran >>{name}; echo up; sleep 60", session_id=name)
+            for _ in "ab"
+        ]
+        eventually(lambda pair=pair: any(process.popen.poll() is not None for process in pair))
+        codes = [process.popen.poll() for process in pair]
+        assert sorted(code for code in codes if code is not None) == [1]
+        winner = pair[codes.index(None)]
+        winner.session.wait().wait_output("up")
+        with winner.session.client() as client:
+            assert client.answers()
+            client.control(cmd="kill")
+        assert winner.wait().code == 143
+        assert (home.work / name).read_text() == "ran\n"
+
+
+def test_a1_default_ids_of_many_at_once_differ(home: Home) -> None:
+    home.command = [
+        "sh",
+        "-c",
+        'for i in 1 2 3 4 5 6 7 8; do "$@" & done; wait',
+        "sh",
+        *home.command,
+    ]
+    assert home.cli("true").code == 0
+    assert len(entries(home)) == 8
+    assert {session.status() for session in home.sessions()} == {"exited"}

@@ -274,3 +274,24 @@ def test_a2_a_git_that_hangs_holds_nothing_up(home: Home) -> None:
     assert time.monotonic() - start < 3
     assert home.last.info["status"] == "exited"
     assert home.last.recording().text() == "done"
+
+
+def test_a2_a_detached_head_has_no_branch(home: Home) -> None:
+    path = repository(home.path / "repo")
+    git(path, "checkout", "-q", "--detach")
+    process = home.start("cat", cwd=path)
+    session = process.session.wait()
+    eventually(lambda: "gitHasChanges" in session.info, what="git fields")
+    assert session.info.get("gitBranch", "") == ""
+    assert session.info["gitRepoPath"] == str(path)
+
+
+def test_a2_a_repository_without_a_commit(home: Home) -> None:
+    path = home.path / "empty"
+    path.mkdir()
+    git(path, "init", "-q", "-b", "trunk")
+    process = home.start("cat", cwd=path)
+    session = process.session.wait()
+    eventually(lambda: session.info.get("gitRepoPath") == str(path), what="git fields")
+    process.signal(signal.SIGTERM)
+    assert process.wait().code == 143

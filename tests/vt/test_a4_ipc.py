@@ -495,3 +495,29 @@ def test_a4_at_the_end_clients_see_it_and_the_socket_is_gone(cat: Process) -> No
     assert not (cat.session.path / "ipc.sock").exists()
     with pytest.raises(FileNotFoundError):
         Client(cat.session.path / "ipc.sock")
+
+
+def test_a4_an_input_frame_of_16_mib_is_taken_and_one_byte_more_is_not(home: Home) -> None:
+    size = 16 * MIB
+    process = sum_of(home, size)
+    with process.session.client() as client:
+        client.raw(struct.pack(">BI", STDIN_DATA, size + 1))
+        assert client.closed()
+    with process.session.client() as client:
+        client.socket.settimeout(60)
+        client.type(b"x" * size)
+        assert process.wait(60).out.split()[2] == str(size).encode()
+
+
+def test_a4_input_and_output_are_recorded_in_their_order(cat: Process) -> None:
+    with cat.session.client() as client:
+        for number in range(20):
+            client.type(f"line{number}\n".encode())
+            eventually(
+                lambda n=number: cat.session.wait_output(f"line{n}").count(f"line{n}\r") == 2
+            )
+    events = cat.session.recording(finished=False).events
+    for number in range(20):
+        typed = next(i for i, e in enumerate(events) if e[1:] == ("i", f"line{number}\n"))
+        shown = next(i for i, e in enumerate(events) if e[1] == "o" and f"line{number}\r" in e[2])
+        assert typed < shown

@@ -609,7 +609,7 @@ pub const Forwarder = struct {
 
     /// To the child's process group. The zombie keeps its pid from being used again.
     fn signalChild(f: *Forwarder, signal: u8) void {
-        // A child that has not got to setsid yet leads no group.
+        // A child that has not got to setsid yet leads no group. One that is gone needs no signal.
         posix.kill(-f.child, signal) catch posix.kill(f.child, signal) catch {};
     }
 

@@ -68,7 +68,7 @@ pub const Job = struct {
     /// Ends the process and gives what it found.
     pub fn finish(job: *Job) ?*const Info {
         posix.close(job.fd);
-        // Its own group: the git that it runs, too.
+        // Its own group: the git that it runs, too. It may have ended by itself.
         posix.kill(-job.pid, posix.SIG.KILL) catch posix.kill(job.pid, posix.SIG.KILL) catch {};
         spawn.reap(job.pid);
         const whole = job.received == @sizeOf(Info) and job.info.repo_len > 0;

@@ -280,6 +280,7 @@ fn explain(err: anyerror) []const u8 {
         error.StdinIsNotAFifo => "its file 'stdin' is no FIFO: remove it",
         error.CannotCreateDirectory => "the directory cannot be made or is not yours",
         error.CannotCreateFile => "its files cannot be made",
+        error.IsDir => "its session.json is a directory: remove it",
         error.NoSession => "it has no session.json",
         error.InvalidJson => "its session.json is not JSON",
         error.NoSpaceLeft => "no space left on the device",

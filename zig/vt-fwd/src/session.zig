@@ -203,6 +203,10 @@ pub const Directory = struct {
     /// Writes the first session.json under a name that nobody reads: whatever can fail does so
     /// before the command runs. `publish` makes it visible.
     pub fn stage(directory: *Directory, session: *const Session) !Temporary {
+        const flags = posix.AT.SYMLINK_NOFOLLOW;
+        if (posix.fstatat(directory.fd, "session.json", flags)) |stat| {
+            if (posix.S.ISDIR(stat.mode)) return error.IsDir; // nothing else withstands rename
+        } else |_| {}
         var arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
         defer arena.deinit();
         return directory.writeTemporary(try createText(arena.allocator(), session));
@@ -386,8 +390,12 @@ pub fn ownPid() posix.pid_t {
     return if (builtin.os.tag == .linux) std.os.linux.getpid() else darwin.getpid();
 }
 
+/// The end of the year 9999.
+const last_iso_ms = 253_402_300_799_999;
+
 /// `2026-01-31T12:34:56.789Z`, as JavaScript writes it.
-pub fn isoTime(epoch_ms: u64) [24]u8 {
+pub fn isoTime(clock_ms: u64) [24]u8 {
+    const epoch_ms = @min(clock_ms, last_iso_ms); // a clock may be set to anything
     const seconds: std.time.epoch.EpochSeconds = .{ .secs = epoch_ms / 1000 };
     const year = seconds.getEpochDay().calculateYearDay();
     const month = year.calculateMonthDay();
@@ -397,7 +405,7 @@ pub fn isoTime(epoch_ms: u64) [24]u8 {
         year.year,             month.month.numeric(),    month.day_index + 1,
         day.getHoursIntoDay(), day.getMinutesIntoHour(), day.getSecondsIntoMinute(),
         epoch_ms % 1000,
-    }) catch unreachable; // exactly 24 bytes until the year 10000
+    }) catch unreachable; // exactly 24 bytes until the last millisecond of 9999
     return text;
 }
 
@@ -406,6 +414,7 @@ const testing = std.testing;
 test "times are written as JavaScript does" {
     try testing.expectEqualStrings("1970-01-01T00:00:00.000Z", &isoTime(0));
     try testing.expectEqualStrings("2024-02-29T23:59:59.334Z", &isoTime(1709251199334));
+    try testing.expectEqualStrings("9999-12-31T23:59:59.999Z", &isoTime(std.math.maxInt(u64)));
 }
 
 fn testPath(tmp: *testing.TmpDir, buffer: *[posix.PATH_MAX]u8, name: []const u8) ![:0]u8 {
@@ -527,7 +536,7 @@ test "an id is refused while a session.json there names a live process" {
         .{ "junk", false },
     };
     for (cases) |case| {
-        tmp.dir.makeDir("t1") catch {};
+        tmp.dir.makeDir("t1") catch {}; // it is there from the second case on
         try tmp.dir.writeFile(.{ .sub_path = "t1/session.json", .data = case[0] });
         if (Directory.open(path)) |directory| {
             directory.close();

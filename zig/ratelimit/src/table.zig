@@ -142,11 +142,13 @@ pub const Table = struct {
                 try table.acquirePlace(place, epoch);
                 defer table.release(place);
                 const shard = &place.shard;
+                const drained_before = shard.drained;
                 for (0..buckets_per_chunk) |_| removed += shard.drain(now_ms);
                 if (next >= shard.buckets.len) {
+                    const stuck = shrunk and shard.drained == drained_before;
                     if (!shrunk) shard.shrink();
                     shrunk = true;
-                    if (shard.draining.len == 0) break else continue;
+                    if (shard.draining.len == 0 or stuck) break else continue;
                 }
                 const end = @min(next + buckets_per_chunk, shard.buckets.len);
                 for (shard.buckets[next..end]) |*bucket| removed += shard.sweepBucket(bucket, now_ms);

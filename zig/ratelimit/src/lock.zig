@@ -19,8 +19,6 @@ pub const Lock = extern struct {
     const spins = 64;
     const yields = 64;
     const sleep_ns = 50 * std.time.ns_per_us;
-    /// Sleeps between two questions whether the owner lives (each is a system call).
-    const sleeps_per_check = 20;
 
     /// `me` is not 0. `liveness` is null where the owner cannot die without its waiters, or has
     /// `isOwnerAlive(owner: u32) bool`.
@@ -45,11 +43,13 @@ pub const Lock = extern struct {
             } else if (round < spins + yields) {
                 std.Thread.yield() catch std.atomic.spinLoopHint();
             } else {
-                std.Thread.sleep(sleep_ns);
-                if (@TypeOf(liveness) == @TypeOf(null)) continue;
-                if (round % sleeps_per_check != 0 or liveness.isOwnerAlive(owner)) continue;
-                if (lock.owner.cmpxchgStrong(owner, me, .acquire, .monotonic) == null)
+                // A system call, at most once for each sleep.
+                const is_dead = @TypeOf(liveness) != @TypeOf(null) and !liveness.isOwnerAlive(owner);
+                if (!is_dead) {
+                    std.Thread.sleep(sleep_ns);
+                } else if (lock.owner.cmpxchgStrong(owner, me, .acquire, .monotonic) == null) {
                     return .from_the_dead;
+                }
             }
         }
     }

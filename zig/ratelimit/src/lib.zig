@@ -610,4 +610,7 @@ test {
     _ = @import("key_hash.zig");
     _ = @import("clock.zig");
     _ = @import("instances.zig");
+    _ = @import("limiter_test.zig");
+    _ = @import("shared_file_test.zig");
+    _ = @import("lib_test.zig");
 }

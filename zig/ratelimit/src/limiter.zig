@@ -232,6 +232,25 @@ pub const Limiter = struct {
         };
     }
 
+    fn hitFull(
+        limiter: *Limiter,
+        rule: Rule,
+        epoch: u32,
+        fp: Fingerprint,
+        cost: u32,
+        now_ms: u64,
+    ) Error!Decision {
+        @branchHint(.cold);
+        if (try limiter.table.sweepElsewhere(epoch, now_ms)) {
+            const second = limiter.hitStored(rule, epoch, fp, cost, now_ms, false);
+            return second catch |err| switch (err) {
+                error.Closed => error.Closed,
+                error.Full => limiter.hitByPolicy(rule, epoch, fp, cost, now_ms),
+            };
+        }
+        return limiter.hitByPolicy(rule, epoch, fp, cost, now_ms);
+    }
+
     fn hitStored(
         limiter: *Limiter,
         rule: Rule,
@@ -257,7 +276,7 @@ pub const Limiter = struct {
         return decision;
     }
 
-    fn hitFull(
+    fn hitByPolicy(
         limiter: *Limiter,
         rule: Rule,
         epoch: u32,
@@ -265,7 +284,6 @@ pub const Limiter = struct {
         cost: u32,
         now_ms: u64,
     ) Error!Decision {
-        @branchHint(.cold);
         var decision: Decision = switch (limiter.when_full) {
             .deny => .{
                 .limit = rule.limit,

@@ -58,6 +58,10 @@ pub const Quota = struct {
         return false;
     }
 
+    pub fn hasRoom(quota: Quota) bool {
+        return quota.total.load(.monotonic) < quota.max;
+    }
+
     fn takeBeyond(quota: Quota) void {
         _ = quota.total.fetchAdd(1, .monotonic);
     }

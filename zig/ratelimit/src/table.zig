@@ -34,6 +34,7 @@ pub const Table = struct {
     total: std.atomic.Value(u32) = .init(0),
     max_keys: u32 = 0,
     sharing: ?Sharing = null,
+    sweep_shard: std.atomic.Value(u32) = .init(0),
 
     /// A shard with what belongs to this process alone.
     pub const Place = struct {
@@ -155,6 +156,22 @@ pub const Table = struct {
             }
         }
         return removed;
+    }
+
+    /// Looks for dead entries in a few shards, others each time. For a table that seems to be full:
+    /// an insert sweeps only its own shard. True when there is room now.
+    pub fn sweepElsewhere(table: *Table, epoch: u32, now_ms: u64) Closed!bool {
+        const shards_per_call = 4;
+        const buckets_per_shard = 4;
+        for (0..shards_per_call) |_| {
+            const next = table.sweep_shard.fetchAdd(1, .monotonic) % shard_count;
+            const place = &table.places[next];
+            try table.acquirePlace(place, epoch);
+            defer table.release(place);
+            place.shard.sweep(now_ms, buckets_per_shard);
+            if (place.shard.quota.hasRoom()) return true;
+        }
+        return false;
     }
 
     /// Forgets every key.

@@ -1,0 +1,146 @@
+//! The table in a file: opening and reopening, a start of the host, and locks of the dead.
+const std = @import("std");
+const testing = std.testing;
+const clock = @import("clock.zig");
+const Limiter = @import("limiter.zig").Limiter;
+const Rule = @import("rule.zig").Rule;
+const shared_file = @import("shared_file.zig");
+const SharedFile = shared_file.SharedFile;
+
+const boot: [clock.boot_id_bytes]u8 = @splat('a');
+const other_boot: [clock.boot_id_bytes]u8 = @splat('b');
+
+const Opened = struct {
+    limiter: Limiter = .{},
+    file: SharedFile = undefined,
+
+    const epoch = 3;
+
+    fn open(path: [:0]const u8, boot_id: [clock.boot_id_bytes]u8) !*Opened {
+        const opened = try testing.allocator.create(Opened);
+        errdefer testing.allocator.destroy(opened);
+        opened.* = .{};
+        const table = &opened.limiter.table;
+        try opened.file.open(table, epoch, path, 1000, @splat(9), boot_id);
+        opened.limiter.init(try Rule.init(.gcra, 4, 1000), .deny, true);
+        return opened;
+    }
+
+    fn close(opened: *Opened) void {
+        opened.limiter.table.close();
+        opened.file.close();
+        testing.allocator.destroy(opened);
+    }
+
+    fn check(opened: *Opened, key: []const u8, now_ms: u64) !bool {
+        return opened.limiter.check(epoch, key, 1, now_ms);
+    }
+};
+
+fn pathIn(buffer: []u8, folder: *std.testing.TmpDir) ![:0]const u8 {
+    var root: [std.fs.max_path_bytes]u8 = undefined;
+    const dir = try folder.dir.realpath(".", &root);
+    return std.fmt.bufPrintZ(buffer, "{s}/limits", .{dir});
+}
+
+test "two openings count together, and the file keeps what they counted" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const path = try pathIn(&buffer, &folder);
+    const one = try Opened.open(path, boot);
+    const two = try Opened.open(path, boot);
+    try testing.expect(one.file.me != two.file.me);
+    for (0..2) |_| {
+        try testing.expect(try one.check("key", 10));
+        try testing.expect(try two.check("key", 10));
+    }
+    try testing.expect(!try one.check("key", 10));
+    one.close();
+    try testing.expect(!try two.check("key", 10));
+    two.close();
+    const three = try Opened.open(path, boot);
+    defer three.close();
+    try testing.expect(!try three.check("key", 10));
+}
+
+test "a new start of the host forgets the keys, whose times mean nothing any more" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const path = try pathIn(&buffer, &folder);
+    const before = try Opened.open(path, boot);
+    for (0..4) |_| try testing.expect(try before.check("key", 1 << 40));
+    before.close();
+    const after = try Opened.open(path, other_boot);
+    defer after.close();
+    try testing.expectEqual(0, try after.limiter.table.count(Opened.epoch));
+    try testing.expect(try after.check("key", 5));
+}
+
+test "a lock of a dead process is taken over, and what it was writing is finished" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const path = try pathIn(&buffer, &folder);
+    const survivor = try Opened.open(path, boot);
+    defer survivor.close();
+    try testing.expect(try survivor.check("key", 100));
+    const limiter = &survivor.limiter;
+    const fp = limiter.table.hasher.hash("key").salted(limiter.salt);
+    const shard = &limiter.table.places[fp.hi >> 58].shard;
+    const slot = shard.find(fp).?;
+    const before = slot.entry;
+
+    // As a process leaves it that is killed between the journal and the second half of a change.
+    const full = limiter.rule.take(limiter.rule.take(limiter.rule.take(before, 100, 1).?, 100, 1).?, 100, 1).?;
+    const slots: [*]@TypeOf(slot.*) = @ptrCast(shard.buckets.ptr);
+    shard.head.journal_entry = full;
+    shard.head.journal_slot = @intCast((@intFromPtr(slot) - @intFromPtr(slots)) / @sizeOf(@TypeOf(slot.*)) + 1);
+    slot.entry.expires_ms = full.expires_ms;
+    shard.head.used += 5;
+    // Nobody has this number.
+    shard.head.lock.owner.store(shared_file.max_processes - 1, .release);
+
+    try testing.expect(!try survivor.check("key", 100));
+    try testing.expectEqual(full, slot.entry);
+    try testing.expectEqual(0, shard.head.journal_slot);
+    try testing.expectEqual(1, shard.head.used);
+    try testing.expectEqual(1, try limiter.table.count(Opened.epoch));
+}
+
+test "a key that is in both of its places after a kill is counted in one" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const survivor = try Opened.open(try pathIn(&buffer, &folder), boot);
+    defer survivor.close();
+    try testing.expect(try survivor.check("key", 100));
+    const limiter = &survivor.limiter;
+    const fp = limiter.table.hasher.hash("key").salted(limiter.salt);
+    const shard = &limiter.table.places[fp.hi >> 58].shard;
+    const slot = shard.find(fp).?;
+    for (shard.buckets) |*bucket| for (bucket) |*other| {
+        if (other.lo == 0) {
+            other.* = slot.*;
+            break;
+        }
+    };
+    shard.head.lock.owner.store(shared_file.max_processes - 1, .release);
+    try testing.expect(try survivor.check("key", 100));
+    try testing.expectEqual(1, shard.head.used);
+}
+
+test "who gets a dead process's number frees its locks" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const path = try pathIn(&buffer, &folder);
+    const first = try Opened.open(path, boot);
+    first.limiter.table.places[5].shard.head.lock.owner.store(first.file.me + 1, .release);
+    const second = try Opened.open(path, boot);
+    defer second.close();
+    defer first.close();
+    try testing.expectEqual(first.file.me + 1, second.file.me);
+    try testing.expectEqual(0, second.limiter.table.places[5].shard.head.lock.owner.load(.acquire));
+}

@@ -68,9 +68,7 @@ pub fn readMessages(connection: *Connection) void {
         answer(connection, message);
     }
     if (connection.state == .open) return; // what is left comes through callbacks now
-    if (libssh.ssh_is_connected(connection.session) == 0 or polled == libssh.ERROR) {
-        return connection.end(.client, connection.sessionError());
-    }
+    if (connection.endIfLost(polled)) return;
     if (!authentication.isPending() and requests_read > messages) refuseUnread(connection);
 }
 

@@ -274,15 +274,25 @@ pub const Connection = struct {
     fn readSocket(connection: *Connection) void {
         for (0..reads_per_round) |_| {
             const result = libssh.ssh_event_dopoll(connection.event, 0);
-            if (result == libssh.ERROR or libssh.ssh_is_connected(connection.session) == 0) {
-                return connection.end(.client, connection.sessionError());
-            }
+            if (connection.endIfLost(result)) return;
             if (result == libssh.AGAIN) {
                 connection.socket_ready = false;
                 return;
             }
         }
         connection.activity = true; // there may be more
+    }
+
+    /// After a poll of the session with this result: true when the session is over.
+    pub fn endIfLost(connection: *Connection, polled: c_int) bool {
+        const session = connection.session;
+        if (polled == libssh.ERROR or libssh.ssh_is_connected(session) == 0) {
+            connection.end(.client, connection.sessionError());
+        } else if (libssh.ssh_get_status(session) & libssh.CLOSED_ERROR != 0) {
+            // A packet that is not allowed now: libssh keeps the socket but reads no more.
+            connection.end(.protocol, connection.sessionError());
+        } else return false;
+        return true;
     }
 
     pub fn sessionError(connection: *Connection) ?[]const u8 {

@@ -13,7 +13,7 @@ pub const ERROR: c_int = -1;
 pub const AGAIN: c_int = -2;
 
 /// Bits of `ssh_get_status` and `ssh_get_poll_flags`.
-pub const CLOSED: c_int = 0x01;
+pub const CLOSED_ERROR: c_int = 0x04;
 pub const WRITE_PENDING: c_int = 0x08;
 
 pub const AUTH_METHOD_NONE: c_int = 0x0001;

@@ -152,6 +152,7 @@ def test_the_bound_of_sizes_has_bounds(size) -> None:
     for attempt in (
         lambda: jwt.PyJWT({"max_token_bytes": size}),
         lambda: jwt.PyJWS(options={"max_token_bytes": size}),
+        lambda: jwt.PyJWS().decode(jwt.encode({}, KEY), KEY, options={"max_token_bytes": size}),
         lambda: jwt.decode(jwt.encode({}, KEY), KEY, options={"max_token_bytes": size}),
     ):
         with pytest.raises(ValueError, match="max_token_bytes"):
@@ -195,6 +196,33 @@ def test_expected_names_are_checked_the_short_and_the_long_way() -> None:
             assert caught.value.claim == claim
         with pytest.raises(TypeError, match="audience"):
             jwt.decode(token, KEY, options=options, audience=5)
+
+
+def test_types_of_names_are_checked_the_short_and_the_long_way() -> None:
+    for claims, error in (({"sub": 5}, jwt.InvalidSubjectError), ({"jti": 5}, jwt.InvalidJTIError)):
+        token = jwt.PyJWT().encode(claims, KEY)
+        for options in (None, {}):
+            with pytest.raises(error):
+                jwt.decode(token, KEY, options=options)
+
+
+def test_leeway_counts_both_ways() -> None:
+    now = int(time.time())
+    for claims, error in (
+        ({"exp": now}, jwt.ExpiredSignatureError),
+        ({"nbf": now + 3600}, jwt.ImmatureSignatureError),
+        ({"iat": now + 3600}, jwt.ImmatureSignatureError),
+    ):
+        token = jwt.encode(claims, KEY)
+        for leeway in (7200, 7200.5, timedelta(hours=2)):
+            assert jwt.decode(token, KEY, leeway=leeway) == claims
+        for leeway in (0, 0.0, timedelta(0), -60):
+            with pytest.raises(error):
+                jwt.decode(token, KEY, leeway=leeway)
+    soon = jwt.encode({"exp": now + 3600}, KEY)
+    assert jwt.decode(soon, KEY)
+    with pytest.raises(jwt.ExpiredSignatureError):
+        jwt.decode(soon, KEY, leeway=-7200)
 
 
 @pytest.mark.parametrize("leeway", [float("nan"), float("inf"), float("-inf")])

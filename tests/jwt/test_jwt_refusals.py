@@ -111,6 +111,8 @@ def test_decode_refuses_a_token_the_long_way(case, monkeypatch) -> None:
     with pytest.raises(EXCEPTIONS[case["error"]]) as caught:
         decode_at(text(case), monkeypatch, **clock(case))
     assert str(caught.value)
+    if case["error"] in ("crit", "kid"):
+        assert type(caught.value) is jwt.InvalidTokenError
 
 
 @pytest.mark.parametrize("case", named("accepted_tokens"))

@@ -91,32 +91,22 @@ pub const Session = struct {
     }
 };
 
-pub const OpenError = error{
-    /// A forwarder that is alive has this id.
-    SessionIsRunning,
-    /// `stdin` is there and no FIFO.
-    StdinIsNotAFifo,
-    /// The directory could not be made, entered or secured.
-    CannotCreateDirectory,
-    CannotCreateFile,
-    OutOfMemory,
-};
-
 pub const Directory = struct {
     fd: posix.fd_t,
     /// Counts temporary files.
     temporaries: u32 = 0,
 
-    /// Makes `path` and its parents, or takes it over when the session there has ended.
-    pub fn open(path: [:0]const u8) OpenError!Directory {
+    /// Makes `path` and its parents, or takes it over when the session there has ended;
+    /// error.SessionIsRunning when it has not.
+    pub fn open(path: [:0]const u8) !Directory {
         makeParents(path);
         var reused = false;
         posix.mkdirZ(path, dir_mode) catch |err| switch (err) {
             error.PathAlreadyExists => reused = true,
-            else => return error.CannotCreateDirectory,
+            else => return err,
         };
         const flags: posix.O = .{ .DIRECTORY = true, .CLOEXEC = true, .NOFOLLOW = true };
-        const fd = posix.openZ(path, flags, 0) catch return error.CannotCreateDirectory;
+        const fd = try posix.openZ(path, flags, 0);
         errdefer posix.close(fd);
         const directory: Directory = .{ .fd = fd };
         // The lock ends with the forwarder, even when it is killed.
@@ -126,7 +116,7 @@ pub const Directory = struct {
         };
         if (directory.hasLiveSession()) return error.SessionIsRunning;
         // The umask may have taken more than it should, or an old directory be open to others.
-        posix.fchmod(fd, dir_mode) catch return error.CannotCreateDirectory;
+        try posix.fchmod(fd, dir_mode);
         if (reused) directory.sweep();
         return directory;
     }
@@ -157,24 +147,26 @@ pub const Directory = struct {
         return isAlive(number);
     }
 
-    /// The FIFO that readers expect to find. Nobody writes to it.
-    pub fn makeFifo(directory: Directory, path: [:0]const u8) OpenError!void {
+    /// The FIFO that readers expect to find, and that nobody writes to; error.StdinIsNotAFifo when
+    /// something else has its name.
+    pub fn makeFifo(directory: Directory, path: [:0]const u8) !void {
         switch (posix.errno(mkfifo(directory.fd, path))) {
             .SUCCESS => {},
             .EXIST => {
                 const flags = posix.AT.SYMLINK_NOFOLLOW;
-                const stat = posix.fstatat(directory.fd, "stdin", flags) catch
-                    return error.CannotCreateFile;
+                const stat = try posix.fstatat(directory.fd, "stdin", flags);
                 if (!posix.S.ISFIFO(stat.mode)) return error.StdinIsNotAFifo;
             },
-            else => return error.CannotCreateFile,
+            .ACCES => return error.AccessDenied,
+            .NOSPC, .DQUOT => return error.NoSpaceLeft,
+            else => return error.NoFifos,
         }
-        posix.fchmodat(directory.fd, "stdin", file_mode, 0) catch return error.CannotCreateFile;
+        try posix.fchmodat(directory.fd, "stdin", file_mode, 0);
     }
 
     /// The recording, empty. Non-blocking, should somebody have put a FIFO there.
-    pub fn createRecording(directory: Directory) OpenError!posix.fd_t {
-        const fd = posix.openat(directory.fd, "stdout", .{
+    pub fn createRecording(directory: Directory) !posix.fd_t {
+        const fd = try posix.openat(directory.fd, "stdout", .{
             .ACCMODE = .WRONLY,
             .CREAT = true,
             .TRUNC = true,
@@ -182,9 +174,9 @@ pub const Directory = struct {
             .NOFOLLOW = true,
             .NONBLOCK = true,
             .CLOEXEC = true,
-        }, file_mode) catch return error.CannotCreateFile;
+        }, file_mode);
         errdefer posix.close(fd);
-        posix.fchmod(fd, file_mode) catch return error.CannotCreateFile;
+        try posix.fchmod(fd, file_mode);
         return fd;
     }
 

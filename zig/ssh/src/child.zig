@@ -9,15 +9,16 @@ pub const Child = struct {
     process: Process,
     exit_watch: ?poller_module.Watch = null,
 
-    /// `token` comes out of the poller when the process ends. Should that fail, the loop's tick
-    /// finds out.
+    /// `token` comes out of the poller when the process ends. Where that cannot be had, the loop's
+    /// tick finds out.
     pub fn watch(child: *Child, poller: *poller_module.Poller, token: u64) void {
         if (builtin.os.tag == .linux) {
             if (child.process.pidfd < 0) return;
-            child.exit_watch = .{ .fd = child.process.pidfd, .token = token };
-            child.exit_watch.?.set(poller, .{ .read = true }) catch {};
+            var exit_watch: poller_module.Watch = .{ .fd = child.process.pidfd, .token = token };
+            exit_watch.set(poller, .{ .read = true }) catch return;
+            child.exit_watch = exit_watch;
         } else {
-            poller.watchExit(child.process.pid, token) catch {};
+            poller.watchExit(child.process.pid, token) catch return;
         }
     }
 

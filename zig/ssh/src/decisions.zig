@@ -262,6 +262,13 @@ pub const Decisions = struct {
         open.mailbox.deliver(open.mailbox.context, answer);
     }
 
+    fn refuse(decisions: *Decisions, id: Id) void {
+        decisions.reply(id, false, "") catch |err| switch (err) {
+            error.UnknownId => {}, // too late, as above
+            error.BadPrincipal => unreachable, // none was given
+        };
+    }
+
     /// The host's reader: the oldest question of the queue as JSON in `out`, null when none.
     pub fn next(decisions: *Decisions, out: *[events_module.record_max]u8) ?struct { Id, usize } {
         decisions.mutex.lock();
@@ -321,10 +328,9 @@ pub const Decisions = struct {
         while (decisions.takeForCallback()) |call| {
             defer decisions.allocator.free(call.text);
             const allow, const principal = call.invoke(decisions.callbacks);
-            // Unknown: it came too late, the asker has taken it as no.
             decisions.reply(call.id, allow, principal.text()) catch |err| switch (err) {
-                error.UnknownId => {},
-                error.BadPrincipal => decisions.reply(call.id, false, "") catch {},
+                error.UnknownId => {}, // too late: the asker has taken it as no
+                error.BadPrincipal => decisions.refuse(call.id),
             };
         }
     }

@@ -166,9 +166,10 @@ fn serve(arguments: *const Arguments) u8 {
 
 /// A connection takes two descriptors, a running git four more.
 fn raiseDescriptorLimit() void {
-    var limit = posix.getrlimit(.NOFILE) catch return; // then the limit stays as it is
+    // On failure the limit stays as it is.
+    var limit = posix.getrlimit(.NOFILE) catch return;
     limit.cur = limit.max;
-    posix.setrlimit(.NOFILE, limit) catch {};
+    posix.setrlimit(.NOFILE, limit) catch return;
 }
 
 fn handleSignals() void {

@@ -229,7 +229,10 @@ pub const Server = struct {
             return fail(reason, "cannot make a socket for {s}: {t}", .{ text, err });
         };
         const on = std.mem.toBytes(@as(c_int, 1));
-        posix.setsockopt(server.listener_fd, posix.SOL.SOCKET, posix.SO.REUSEADDR, &on) catch {};
+        const reuse = posix.SO.REUSEADDR;
+        posix.setsockopt(server.listener_fd, posix.SOL.SOCKET, reuse, &on) catch |err| {
+            return fail(reason, "cannot set up a socket for {s}: {t}", .{ text, err });
+        };
         posix.bind(server.listener_fd, &address.any, address.getOsSockLen()) catch |err| {
             return switch (err) {
                 error.AddressInUse => fail(reason, port_in_use, .{ port, text }),

@@ -90,7 +90,8 @@ typedef struct ratelimit_decision {
     uint32_t remaining;  /* requests of cost 1 that would pass now */
     uint32_t table_full; /* 1: the key is not in the table and the policy answered */
     /* 0 when allowed. Else the same request passes after that time and not a millisecond earlier,
-       unless others are counted meanwhile. RATELIMIT_NEVER when its cost exceeds the limit. */
+       unless others are counted meanwhile. RATELIMIT_NEVER when its cost exceeds the limit. With
+       table_full it is when room may come free. */
     uint64_t retry_after_ms;
     uint64_t reset_after_ms; /* until the whole limit is available */
 } ratelimit_decision;

@@ -13,7 +13,7 @@ const window_ms = 3_600_000;
 pub fn run(allocator: Allocator, out: *std.Io.Writer) !void {
     try out.print("million checks a second (sliding window unless named)\n", .{});
     for ([_]Algorithm{ .sliding_window, .gcra, .fixed_window }) |algorithm| {
-        try out.print("  hot key, 1 thread, {t:<16} {d:>8.1}\n", .{
+        try out.print("  hot key, 1 thread, {t:<15} {d:>8.1}\n", .{
             algorithm, try hotKey(allocator, algorithm, 1),
         });
         try out.flush();
@@ -39,20 +39,31 @@ fn close(allocator: Allocator, limiter: *Limiter) void {
     allocator.destroy(limiter);
 }
 
-const hot_checks = 20_000_000;
+const hot_checks = 500_000;
+/// The best of so many counts: on a shared machine the others measure its neighbours.
+const rounds = 40;
+
+fn threadNs() u64 {
+    const now = std.posix.clock_gettime(.THREAD_CPUTIME_ID) catch unreachable; // always there
+    return @as(u64, @intCast(now.sec)) * std.time.ns_per_s + @as(u64, @intCast(now.nsec));
+}
 
 fn hotKey(allocator: Allocator, algorithm: Algorithm, threads: usize) !f64 {
     const limiter = try open(allocator, algorithm, 1000);
     defer close(allocator, limiter);
-    var timer = try std.time.Timer.start();
-    if (threads == 1) {
-        checkHot(limiter, "192.0.2.17");
-    } else {
-        const other = try std.Thread.spawn(.{}, checkHot, .{ limiter, "192.0.2.17" });
-        checkHot(limiter, "192.0.2.18");
-        other.join();
+    var best: f64 = 0;
+    for (0..rounds) |_| {
+        var timer = try std.time.Timer.start();
+        if (threads == 1) {
+            checkHot(limiter, "192.0.2.17");
+        } else {
+            const other = try std.Thread.spawn(.{}, checkHot, .{ limiter, "192.0.2.17" });
+            checkHot(limiter, "192.0.2.18");
+            other.join();
+        }
+        best = @max(best, rate(hot_checks * threads, timer.read()));
     }
-    return rate(hot_checks * threads, timer.read());
+    return best;
 }
 
 fn checkHot(limiter: *Limiter, key: []const u8) void {
@@ -79,25 +90,29 @@ fn uniform(allocator: Allocator, out: *std.Io.Writer) !void {
     var timer = try std.time.Timer.start();
     for (0..uniform_keys) |i| {
         const key = keyText(&buffer, i);
-        timer.reset();
+        const before_ns = threadNs();
         const allowed = try limiter.check(epoch, key, 1, clock.coarseMs());
-        worst_ns = @max(worst_ns, timer.read());
+        worst_ns = @max(worst_ns, threadNs() - before_ns);
         std.debug.assert(allowed or limiter.table.total.load(.monotonic) == uniform_keys);
     }
     const held = try limiter.table.count(epoch);
     const bytes = try limiter.table.slotBytes(epoch) + @sizeOf(Limiter);
-    const checks = 5_000_000;
+    const checks = 200_000;
     var random = std.Random.DefaultPrng.init(1);
-    timer.reset();
-    for (0..checks) |_| {
-        const key = keyText(&buffer, random.random().uintLessThan(usize, uniform_keys));
-        std.mem.doNotOptimizeAway(try limiter.check(epoch, key, 1, clock.coarseMs()));
+    var best: f64 = 0;
+    for (0..rounds) |_| {
+        timer.reset();
+        for (0..checks) |_| {
+            const key = keyText(&buffer, random.random().uintLessThan(usize, uniform_keys));
+            std.mem.doNotOptimizeAway(try limiter.check(epoch, key, 1, clock.coarseMs()));
+        }
+        best = @max(best, rate(checks, timer.read()));
     }
-    try out.print("  1M uniform keys, 1 thread         {d:>8.1}\n", .{rate(checks, timer.read())});
+    try out.print("  1M uniform keys, 1 thread         {d:>8.1}\n", .{best});
     try out.print("\nbytes per key at {d} keys           {d:>8.1}\n", .{
         held, @as(f64, @floatFromInt(bytes)) / @as(f64, @floatFromInt(held)),
     });
-    try out.print("\nlongest insert while growing to 1M keys, ms\n", .{});
+    try out.print("\nlongest insert while growing to 1M keys, ms of processor time\n", .{});
     try out.print("  this table                        {d:>8.3}\n", .{ms(worst_ns)});
 }
 
@@ -109,12 +124,11 @@ fn plainMapPause(allocator: Allocator, out: *std.Io.Writer) !void {
     defer arena.deinit();
     var buffer: [32]u8 = undefined;
     var worst_ns: u64 = 0;
-    var timer = try std.time.Timer.start();
     for (0..uniform_keys) |i| {
         const key = try arena.allocator().dupe(u8, keyText(&buffer, i));
-        timer.reset();
+        const before_ns = threadNs();
         try map.put(allocator, key, .{ i, i });
-        worst_ns = @max(worst_ns, timer.read());
+        worst_ns = @max(worst_ns, threadNs() - before_ns);
     }
     try out.print("  std.StringHashMap                 {d:>8.3}\n", .{ms(worst_ns)});
 }

@@ -8,6 +8,7 @@
 //! that the seed stays secret; a fast unkeyed-core hash such as wyhash offers no such bound (its
 //! public constants allow collisions under every seed).
 const std = @import("std");
+const racy = @import("racy.zig");
 
 pub const max_key_bytes = 1024;
 pub const seed_bytes = 32;
@@ -35,26 +36,27 @@ pub const Hasher = struct {
     /// Not for one stack frame's life: 4 kB, filled from `seed` once per table.
     pub fn init(hasher: *Hasher, seed: Seed) void {
         var random = std.Random.ChaCha.init(seed);
-        random.fill(std.mem.asBytes(&hasher.multipliers));
+        const words: []u64 = @ptrCast(&hasher.multipliers);
+        for (words) |*word| racy.store(word, random.random().int(u64));
     }
 
     /// `key` has at most `max_key_bytes` bytes.
     pub fn hash(hasher: *const Hasher, key: []const u8) Fingerprint {
         std.debug.assert(key.len <= max_key_bytes);
-        var a: u128 = hasher.multipliers[0][0] *% (key.len + 1);
-        var b: u128 = hasher.multipliers[0][1] *% (key.len + 1);
+        var a: u128 = racy.load(&hasher.multipliers[0][0]) *% (key.len + 1);
+        var b: u128 = racy.load(&hasher.multipliers[0][1]) *% (key.len + 1);
         var rest = key;
         var i: usize = 1;
         while (rest.len >= 8) : (i += 1) {
             const word = std.mem.readInt(u64, rest[0..8], .little);
-            a +%= hasher.multipliers[i][0] *% word;
-            b +%= hasher.multipliers[i][1] *% word;
+            a +%= racy.load(&hasher.multipliers[i][0]) *% word;
+            b +%= racy.load(&hasher.multipliers[i][1]) *% word;
             rest = rest[8..];
         }
         if (rest.len > 0) {
             const word = tailWord(key, rest);
-            a +%= hasher.multipliers[i][0] *% word;
-            b +%= hasher.multipliers[i][1] *% word;
+            a +%= racy.load(&hasher.multipliers[i][0]) *% word;
+            b +%= racy.load(&hasher.multipliers[i][1]) *% word;
         }
         return finish(a, b);
     }
@@ -63,9 +65,9 @@ pub const Hasher = struct {
     pub fn derive(hasher: *const Hasher, fp: Fingerprint, index: u64, shard_bits: u6) Fingerprint {
         var a: u128 = 0;
         var b: u128 = 0;
-        for ([_]u64{ fp.lo, fp.hi, index }, hasher.multipliers[max_words..]) |word, multiplier| {
-            a +%= multiplier[0] *% word;
-            b +%= multiplier[1] *% word;
+        for ([_]u64{ fp.lo, fp.hi, index }, hasher.multipliers[max_words..]) |word, *multiplier| {
+            a +%= racy.load(&multiplier[0]) *% word;
+            b +%= racy.load(&multiplier[1]) *% word;
         }
         const derived = finish(a, b);
         const shard_mask = ~(@as(u64, std.math.maxInt(u64)) >> shard_bits);

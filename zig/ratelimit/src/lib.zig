@@ -289,7 +289,7 @@ inline fn keyOf(key: ?[*]const u8, len: u32) Error![]const u8 {
 pub export fn ratelimit_check_key(handle: u32, key: ?[*]const u8, key_bytes: u32, cost: u32) bool {
     const instance = instances.find(handle) orelse return refuse(error.NoLimiter);
     const bytes = keyOf(key, key_bytes) catch |err| return refuse(err);
-    const now_ms = clock.forWindow(instance.limiter.rule.window_ms);
+    const now_ms = clock.forWindow(instance.limiter.windowMs());
     const allowed = instance.limiter.check(handle, bytes, cost, now_ms) catch |err|
         return refuse(err);
     // False for a reason would otherwise look like an earlier call's error.
@@ -391,7 +391,7 @@ pub export fn ratelimit_check_many(
     @memset(verdicts, 0);
     const size = std.math.cast(usize, keys_bytes) orelse return failCode(error.BatchShape);
     const bytes = if (size == 0) "" else (keys orelse return failCode(error.NullPointer))[0..size];
-    const now_ms = clock.forWindow(instance.limiter.rule.window_ms);
+    const now_ms = clock.forWindow(instance.limiter.windowMs());
     const passed = if (lengths) |lens|
         checkWithLengths(instance, handle, bytes, lens[0..count], cost, now_ms, verdicts)
     else

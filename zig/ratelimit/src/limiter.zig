@@ -4,6 +4,7 @@
 const std = @import("std");
 const key_hash = @import("key_hash.zig");
 const Fingerprint = key_hash.Fingerprint;
+const racy = @import("racy.zig");
 const rule_ = @import("rule.zig");
 const Rule = rule_.Rule;
 const Entry = rule_.Entry;
@@ -43,18 +44,23 @@ pub const Limiter = struct {
     /// To be called once the table is open. `shared`: other rules may use the same table.
     pub fn init(limiter: *Limiter, rule: Rule, when_full: WhenFull, shared: bool) void {
         const hasher = &limiter.table.hasher;
-        limiter.rule = rule;
-        limiter.when_full = when_full;
-        limiter.salt = .{ .lo = 0, .hi = 0 };
+        var salt: Fingerprint = .{ .lo = 0, .hi = 0 };
         if (shared) {
             var name: [64]u8 = undefined;
-            limiter.salt = hasher.salt(std.fmt.bufPrint(&name, "rule {t} {d} {d}", .{
+            salt = hasher.salt(std.fmt.bufPrint(&name, "rule {t} {d} {d}", .{
                 rule.algorithm, rule.limit, rule.window_ms,
             }) catch unreachable); // 18 + 21 + 10 + 20 bytes are the most.
         }
-        limiter.overflow = hasher.salt("overflow").salted(limiter.salt);
-        for (&limiter.rule_salts, 0..) |*salt, i|
-            salt.* = hasher.salt(&.{ 's', 'a', 'l', 't', @intCast(i) });
+        racy.store(&limiter.rule, rule);
+        racy.store(&limiter.when_full, when_full);
+        racy.store(&limiter.salt, salt);
+        racy.store(&limiter.overflow, hasher.salt("overflow").salted(salt));
+        for (&limiter.rule_salts, 0..) |*rule_salt, i|
+            racy.store(rule_salt, hasher.salt(&.{ 's', 'a', 'l', 't', @intCast(i) }));
+    }
+
+    pub inline fn windowMs(limiter: *const Limiter) u64 {
+        return racy.load(&limiter.rule.window_ms);
     }
 
     /// Whether a request of `cost` passes; if so it is counted.
@@ -79,7 +85,7 @@ pub const Limiter = struct {
         const place = try limiter.table.acquire(epoch, fp, now_ms);
         const slot = place.shard.find(fp) orelse {
             limiter.table.release(place);
-            const decision = try limiter.hitPrint(limiter.rule, epoch, fp, cost, now_ms);
+            const decision = try limiter.hitPrint(racy.load(&limiter.rule), epoch, fp, cost, now_ms);
             return decision.allowed != 0;
         };
         defer limiter.table.release(place);
@@ -90,12 +96,12 @@ pub const Limiter = struct {
 
     /// As `check`, with the state after it.
     pub fn hit(limiter: *Limiter, epoch: u32, key: []const u8, cost: u32, now_ms: u64) Error!Decision {
-        return limiter.hitPrint(limiter.rule, epoch, try limiter.fingerprint(key, cost), cost, now_ms);
+        return limiter.hitPrint(racy.load(&limiter.rule), epoch, try limiter.fingerprint(key, cost), cost, now_ms);
     }
 
     /// As `hit`, counting nothing: would a request of `cost` pass?
     pub fn peek(limiter: *Limiter, epoch: u32, key: []const u8, cost: u32, now_ms: u64) Error!Decision {
-        return limiter.peekPrint(limiter.rule, epoch, try limiter.fingerprint(key, cost), cost, now_ms);
+        return limiter.peekPrint(racy.load(&limiter.rule), epoch, try limiter.fingerprint(key, cost), cost, now_ms);
     }
 
     /// As `hit` under a rule of the caller's; keys of different algorithms do not meet.
@@ -153,7 +159,7 @@ pub const Limiter = struct {
         const log = try limiter.openLog(rule, epoch, fp, now_ms);
         defer limiter.table.release(log.place);
         return log.take(cost) catch |err| switch (err) {
-            error.Full => limiter.when_full == .allow,
+            error.Full => racy.load(&limiter.when_full) == .allow,
         };
     }
 
@@ -284,13 +290,13 @@ pub const Limiter = struct {
         cost: u32,
         now_ms: u64,
     ) Error!Decision {
-        var decision: Decision = switch (limiter.when_full) {
+        var decision: Decision = switch (racy.load(&limiter.when_full)) {
             .deny => .{
                 .limit = rule.limit,
-                .retry_after_ms = try limiter.placeFreeIn(epoch, fp, now_ms),
+                .retry_after_ms = try limiter.placeFreeIn(rule, epoch, fp, now_ms),
                 .reset_after_ms = rule.window_ms,
             },
-            .overflow => limiter.hitStored(rule, epoch, limiter.overflow, cost, now_ms, true) catch |err|
+            .overflow => limiter.hitStored(rule, epoch, racy.load(&limiter.overflow), cost, now_ms, true) catch |err|
                 switch (err) {
                     error.Closed => return error.Closed,
                     // Not even room for the one shared entry: refuse.
@@ -302,23 +308,30 @@ pub const Limiter = struct {
         return decision;
     }
 
-    /// In that time one of the places this key may take is free for it.
-    fn placeFreeIn(limiter: *Limiter, epoch: u32, fp: Fingerprint, now_ms: u64) Error!u64 {
+    /// In that time one of the places this key may take is free for it, or, where nobody is in
+    /// them, some other entry has expired.
+    fn placeFreeIn(
+        limiter: *Limiter,
+        rule: Rule,
+        epoch: u32,
+        fp: Fingerprint,
+        now_ms: u64,
+    ) Error!u64 {
         const place = try limiter.table.acquire(epoch, fp, now_ms);
         defer limiter.table.release(place);
-        const free_ms = place.shard.freeAt(fp, now_ms) orelse return 1;
-        return free_ms - now_ms;
+        const free_ms = place.shard.freeAt(fp) orelse return rule.window_ms;
+        return @max(1, free_ms -| now_ms);
     }
 
     inline fn fingerprint(limiter: *Limiter, key: []const u8, cost: u32) Error!Fingerprint {
         if (key.len > max_key_bytes) return error.KeyTooLong;
         if (cost == 0) return error.ZeroCost;
-        return limiter.table.hasher.hash(key).salted(limiter.salt);
+        return limiter.table.hasher.hash(key).salted(racy.load(&limiter.salt));
     }
 
     fn rulePrint(limiter: *Limiter, salt: usize, key: []const u8, cost: u32) Error!Fingerprint {
         if (key.len > max_key_bytes) return error.KeyTooLong;
         if (cost == 0) return error.ZeroCost;
-        return limiter.table.hasher.hash(key).salted(limiter.rule_salts[salt]);
+        return limiter.table.hasher.hash(key).salted(racy.load(&limiter.rule_salts[salt]));
     }
 };

@@ -27,6 +27,7 @@ pub const Slot = extern struct {
 };
 
 pub const slots_per_bucket = 8;
+const never = std.math.maxInt(u64);
 pub const Bucket = [slots_per_bucket]Slot;
 
 comptime {
@@ -155,14 +156,14 @@ pub const Shard = struct {
         shard.quota.give();
     }
 
-    /// When the first of the slots that `fp` may use comes free; null when one is.
-    pub fn freeAt(shard: *Shard, fp: Fingerprint, now_ms: u64) ?u64 {
+    /// When the first of the slots that `fp` may use comes free of its entry; null when none has one.
+    pub fn freeAt(shard: *Shard, fp: Fingerprint) ?u64 {
         if (shard.buckets.len == 0) return null;
-        var earliest: u64 = std.math.maxInt(u64);
+        var earliest: ?u64 = null;
         for (candidates(shard.buckets, fp)) |bucket| for (bucket) |*slot| {
-            if (slot.lo != 0) earliest = @min(earliest, slot.entry.expires_ms);
+            if (slot.lo != 0) earliest = @min(earliest orelse never, slot.entry.expires_ms);
         };
-        return if (earliest <= now_ms) null else earliest;
+        return earliest;
     }
 
     /// Looks at the next `count` buckets, in turn, and empties slots whose entries are dead.

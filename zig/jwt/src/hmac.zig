@@ -45,11 +45,21 @@ pub const Key = struct {
     pub fn mac(key: *const Key, message: []const u8) Mac {
         var state = key.inner;
         finish(key.path, &state, message, sha256.block_bytes);
-        const inner_digest = bytesOf(state);
+        var block = outer_padding;
+        block[0..mac_bytes].* = bytesOf(state);
         state = key.outer;
-        finish(key.path, &state, &inner_digest, sha256.block_bytes);
+        sha256.compress(key.path, &state, &block);
         return bytesOf(state);
     }
+};
+
+/// The last block of the outer hash, all but the digest at its beginning: it always has the same
+/// length, and so the same padding.
+const outer_padding: [sha256.block_bytes]u8 = padding: {
+    var block: [sha256.block_bytes]u8 = @splat(0);
+    block[mac_bytes] = 0x80;
+    std.mem.writeInt(u64, block[block.len - 8 ..], (sha256.block_bytes + mac_bytes) * 8, .big);
+    break :padding block;
 };
 
 /// In a time that does not depend on where they differ.

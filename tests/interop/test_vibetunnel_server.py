@@ -321,7 +321,11 @@ def test_websocket_buffer(server: Server, shell: Terminal) -> None:
         seen = b""
         until = time.monotonic() + 10
         while wanted not in seen and time.monotonic() < until:
-            message = socket.recv(timeout=10)
+            try:
+                message = socket.recv(timeout=1)
+            except TimeoutError:  # the server has not looked at the session before it subscribed
+                server.type(name, "echo scr''een\n")
+                continue
             if isinstance(message, bytes):
                 (length,) = struct.unpack_from("<I", message, 1)
                 assert message[0] == 0xBF
@@ -348,28 +352,30 @@ def test_a_forwarder_killed_at_any_moment(server: Server) -> None:
     """Its directory is left so that the server lists it as exited and the id is free again."""
     rng = random.Random(KILLS)
     statuses: collections.Counter[str | None] = collections.Counter()
-    for _ in range(KILLS):
-        session = server.home.session("killed")
+    for number in range(KILLS):
+        name = f"killed{number}"
         process = server.home.start(
             "sh",
             "-c",
             "while :; do echo some output; done",
-            session_id="killed",
+            session_id=name,
             stdout=subprocess.DEVNULL,
         )
         time.sleep(rng.choice((0.0005, 0.001, 0.002, 0.005, 0.02, 0.1)) * rng.random())
         process.signal(signal.SIGKILL)
         process.wait()
+        session = process.session
         pid = session.info.get("pid") if session.status() else None
         if pid is not None:
             eventually(lambda pid=pid: not alive(pid), what="the child is hung up")
-        entry = server.listed("killed")
+        entry = server.listed(name)
         statuses[entry["status"] if entry else None] += 1
-        if entry and pid is not None:
-            assert entry["status"] == "exited"
-        assert not [name for name in os.listdir(session.path) if name == "session.json.tmp"]
-    assert server.home.run("printf", "free again", session_id="killed").code == 0
-    assert server.home.last.recording().text() == "free again"
-    assert server.wait_listed("killed", "exited")["exitCode"] == 0
-    left = sorted(os.listdir(server.home.last.path))
-    print(f"{KILLS} kills: listed as {dict(statuses)}; left in the directory: {left}")
+        if pid is not None:
+            assert (entry or {})["status"] == "exited"
+        assert server.home.run("printf", "free again", session_id=name).code == 0
+        assert session.recording().text() == "free again"
+        assert session.info["exitCode"] == 0
+        files = {"session.json", "stdin", "stdout", "activity.json"}
+        assert set(os.listdir(session.path)) <= files, "nothing of the killed one is left"
+    print(f"{KILLS} kills: listed as {dict(statuses)}")
+    assert statuses["starting"] <= 1 + KILLS // 50, "said for an instant, as nobody would end it"

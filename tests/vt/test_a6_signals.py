@@ -153,7 +153,7 @@ def obstruct_with_links(home: Home) -> None:
         obstruct_directory,
         obstruct_session,
         obstruct_recording,
-        obstruct_session_json,
+        pytest.param(obstruct_session_json, marks=pytest.mark.xfail(reason="finding 9")),
         obstruct_socket,
         obstruct_with_links,
     ],

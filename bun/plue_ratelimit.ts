@@ -140,13 +140,27 @@ function lastError(): RateLimitError {
 
 // One buffer for the keys of all calls: JavaScript calls one at a time, and a fresh buffer for each
 // would cost more than the check.
-const keyBuffer = new Uint8Array(3 * maxKeyBytes + 1);
+const keyBuffer = new Uint8Array(new ArrayBuffer(3 * maxKeyBytes + 1));
 const keyPointer = ptr(keyBuffer);
 const encoder = new TextEncoder();
 const shortKey = 64;
 
+// The key that the buffer holds: in a burst the same comes again and again.
+let heldKey = "";
+let heldLength = 0;
+
 /** Writes the key to the buffer and returns its length in bytes. */
 function putKey(key: string): number {
+  if (key === heldKey) return heldLength;
+  heldLength = writeKey(key);
+  heldKey = key;
+  return heldLength;
+}
+
+function writeKey(key: string): number {
+  // Until all of it is written the buffer holds no key.
+  heldKey = "";
+  heldLength = 0;
   const length = key.length;
   if (length <= shortKey) {
     let i = 0;
@@ -170,9 +184,11 @@ function putText(key: string): void {
   keyBuffer[length] = 0;
 }
 
-const decisionWords = new Uint32Array(8);
-const decisionPointer = ptr(decisionWords);
-const decisionTimes = new BigUint64Array(decisionWords.buffer, 16, 2);
+// Over one ArrayBuffer made beforehand: a small array that gets its own later moves.
+const decisionBytes = new ArrayBuffer(32);
+const decisionWords = new Uint32Array(decisionBytes);
+const decisionTimes = new BigUint64Array(decisionBytes, 16, 2);
+const decisionPointer = ptr(decisionBytes);
 const never = 0xffff_ffff_ffff_ffffn;
 
 function decision(): Decision {

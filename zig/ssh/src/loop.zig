@@ -61,6 +61,8 @@ pub const Loop = struct {
 
     mutex: std.Thread.Mutex = .{},
     answers: std.ArrayListUnmanaged(decisions.Answer) = .empty,
+    /// The ones that `deliverAnswers` works on; empty otherwise.
+    delivering: std.ArrayListUnmanaged(decisions.Answer) = .empty,
 
     const Slot = struct { generation: u24, connection: ?*Connection };
     const Orphan = struct { child: Child, kill_at_ms: u64, killed: bool = false };
@@ -137,6 +139,7 @@ pub const Loop = struct {
         loop.queued.deinit(allocator);
         loop.orphans.deinit(allocator);
         loop.answers.deinit(allocator);
+        loop.delivering.deinit(allocator);
         allocator.free(loop.buffer);
         allocator.free(loop.wide_buffer);
         allocator.destroy(loop);
@@ -195,7 +198,7 @@ pub const Loop = struct {
             .listener => loop.acceptSome(),
             .waker => {
                 loop.waker.drain();
-                loop.next_tick_ms = 0; // perhaps the server is stopping
+                if (loop.server.isStopping()) loop.next_tick_ms = 0;
             },
             .socket => if (loop.find(token)) |connection| {
                 connection.socket_ready = true;
@@ -419,7 +422,13 @@ pub const Loop = struct {
     }
 
     fn deliverAnswers(loop: *Loop) void {
-        while (loop.takeAnswer()) |answer| {
+        {
+            loop.mutex.lock();
+            defer loop.mutex.unlock();
+            std.mem.swap(@TypeOf(loop.answers), &loop.answers, &loop.delivering);
+        }
+        defer loop.delivering.clearRetainingCapacity();
+        for (loop.delivering.items) |answer| {
             const token: Token = @bitCast(answer.token);
             const connection = loop.find(token) orelse continue;
             switch (token.kind) {
@@ -431,12 +440,6 @@ pub const Loop = struct {
             }
             loop.queue(connection);
         }
-    }
-
-    fn takeAnswer(loop: *Loop) ?decisions.Answer {
-        loop.mutex.lock();
-        defer loop.mutex.unlock();
-        return if (loop.answers.items.len == 0) null else loop.answers.orderedRemove(0);
     }
 };
 

@@ -136,8 +136,10 @@ bool jwt_key_destroy(uint32_t key);
 
 /* ---- text in, text out: the fewest arguments, nothing to free ---------------------------- */
 
-/* As jwt_sign and jwt_verify, with a key handle. The result lies in a buffer of the calling thread
-   and holds until this thread's next call of one of these two: copy it at once. Null on failure. */
+/* As jwt_sign and jwt_verify, with a key handle. Each result lies in a buffer of the calling thread:
+   a token holds until this thread's next jwt_sign_text or jwt_sign, a payload until its next
+   jwt_verify_text or jwt_verify. A payload may be signed again, and a token be verified, right where
+   they are. Null on failure. */
 const char *jwt_sign_text(uint32_t key, const char *payload_json);
 const char *jwt_verify_text(uint32_t key, const char *token);
 

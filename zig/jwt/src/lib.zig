@@ -98,8 +98,10 @@ var key_table: KeyTable = .empty;
 var cpu_path: std.atomic.Value(CpuPath) = .init(.undetected);
 
 threadlocal var last_error: Code = .ok;
-/// The result of the *_text functions, and where the allocating ones build theirs.
-threadlocal var text_result: [jwt.default_max_token_bytes + 1]u8 = @splat(0);
+/// The results of the *_text functions, and where the allocating ones build theirs. Two, so that a
+/// verified payload can be signed again and a new token be verified without a copy between.
+threadlocal var token_text: [jwt.default_max_token_bytes + 1]u8 = @splat(0);
+threadlocal var payload_text: [jwt.default_max_token_bytes + 1]u8 = @splat(0);
 
 fn fail(err: Error) void {
     last_error = .of(err);
@@ -172,7 +174,7 @@ fn signAllocated(payload_json: ?[*:0]const u8) Error![*:0]u8 {
     const payload = try boundedText(payload_json);
     var key = try processKey();
     defer key.wipe();
-    const token = try jwt.sign(&text_result, payload, &key);
+    const token = try jwt.sign(&token_text, payload, &key);
     last_error = .ok;
     return copyAllocated(token);
 }
@@ -183,7 +185,7 @@ fn verifyAllocated(token: ?[*:0]const u8) Error![*:0]u8 {
     defer key.wipe();
     var matched: ?usize = null;
     const keys = (&key)[0..1];
-    const payload = try jwt.verify(&text_result, text, keys, defaultOptions(), &matched);
+    const payload = try jwt.verify(&payload_text, text, keys, defaultOptions(), &matched);
     last_error = .ok;
     return copyAllocated(payload);
 }
@@ -241,8 +243,8 @@ pub export fn jwt_sign_text(key: u32, payload_json: ?[*:0]const u8) ?[*:0]const 
         fail(err);
         return null;
     };
-    const len = signHandle(key, payload, text_result[0..jwt.default_max_token_bytes]);
-    return textResult(len);
+    const len = signHandle(key, payload, token_text[0..jwt.default_max_token_bytes]);
+    return textResult(&token_text, len);
 }
 
 pub export fn jwt_verify_text(key: u32, token: ?[*:0]const u8) ?[*:0]const u8 {
@@ -250,15 +252,18 @@ pub export fn jwt_verify_text(key: u32, token: ?[*:0]const u8) ?[*:0]const u8 {
         fail(err);
         return null;
     };
-    const len = verifyHandle(key, text, text_result[0..jwt.default_max_token_bytes]);
-    return textResult(len);
+    const len = verifyHandle(key, text, payload_text[0..jwt.default_max_token_bytes]);
+    return textResult(&payload_text, len);
 }
 
-fn textResult(len_or_code: i32) ?[*:0]const u8 {
+fn textResult(
+    buffer: *[jwt.default_max_token_bytes + 1]u8,
+    len_or_code: i32,
+) ?[*:0]const u8 {
     if (len_or_code < 0) return null;
     const len: usize = @intCast(len_or_code);
-    text_result[len] = 0;
-    return text_result[0..len :0];
+    buffer[len] = 0;
+    return buffer[0..len :0];
 }
 
 /// A text without its terminator.

@@ -195,6 +195,20 @@ test "text in, text out, and the last error of each call" {
     try expectError("ok");
 }
 
+test "a payload can be signed again, and a token verified, right where they are" {
+    const key = create(secret);
+    defer _ = c.jwt_key_destroy(key);
+    const claims = "{\"sub\":\"alice\",\"note\":\"" ++ "long " ** 200 ++ "\"}";
+    const first = c.jwt_sign_text(key, claims);
+    var kept: [8192]u8 = undefined;
+    const token = kept[0..std.mem.len(first)];
+    @memcpy(token, std.mem.span(first));
+
+    const again = c.jwt_sign_text(key, c.jwt_verify_text(key, first));
+    try testing.expectEqualStrings(token, std.mem.span(again));
+    try testing.expectEqualStrings(claims, std.mem.span(c.jwt_verify_text(key, again)));
+}
+
 test "a handle that was destroyed or made up is an error everywhere" {
     const key = create(secret);
     try testing.expect(c.jwt_key_destroy(key));

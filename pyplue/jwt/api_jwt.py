@@ -7,6 +7,7 @@ keys. The long way verifies with the library too; no other code here accepts a s
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import time
@@ -26,6 +27,7 @@ from pyplue.jwt.api_jws import (
     checked_size,
     warn_unsupported,
 )
+from pyplue.jwt.base64url import base64url_encode
 from pyplue.jwt.claims import is_numeric_date, refuse_unverifiable
 from pyplue.jwt.exceptions import (
     DecodeError,
@@ -40,8 +42,8 @@ from pyplue.jwt.exceptions import (
     MissingRequiredClaimError,
 )
 from pyplue.jwt.json_text import dumps, loads, standard_dumps, standard_loads
-from pyplue.jwt.key import Key, cached
-from pyplue.jwt.native import sign_text, verify_text
+from pyplue.jwt.key import Key, KeySet, cached
+from pyplue.jwt.native import mac, sign_text, verify_any, verify_text
 from pyplue.jwt.types import FullOptions, Options, SigOptions
 
 _DEFAULTS: FullOptions = {
@@ -127,23 +129,29 @@ class PyJWT:
         if (
             self._is_plain
             and type(payload) is dict
-            and headers is None
             and (algorithm is ALGORITHM_UNSET or algorithm == HS256)
             and json_encoder is None
+            and sort_headers
             and "aud" not in payload
             and type(payload.get("iss", "")) is str
             and type(payload.get("sub", "")) is str
             and type(payload.get("jti", "")) is str
         ):
-            prepared = key if type(key) is Key else None
-            if type(key) is str or type(key) is bytes:
-                prepared = cached(key)
-            if prepared is not None:
+            prepared = cached(key) if type(key) is str or type(key) is bytes else key
+            kid = None
+            if type(prepared) is KeySet:
+                kid = prepared.names[0] if prepared.names else None
+                prepared = prepared.keys[0]
+            if headers is not None:
+                kid = headers.get("kid") if len(headers) == 1 else None
+                prepared = prepared if type(kid) is str else None
+            if type(prepared) is Key:
                 text = dumps(payload)
-                if text is not None:
-                    token = sign_text(prepared.handle, text)
-                    if token is not None:
-                        return token.decode()
+                token = None if text is None else sign_text(prepared.handle, text)
+                if token is not None:
+                    named = token if kid is None else _with_kid(token, kid, prepared)
+                    if named is not None:
+                        return named.decode()
         return self._encode(payload, key, algorithm, headers, json_encoder, sort_headers)
 
     def _encode(
@@ -243,8 +251,15 @@ class PyJWT:
                 prepared = cached(key) if type(key) is str or type(key) is bytes else key
             else:
                 prepared = key if algorithms is None else None
-            if type(prepared) is Key and type(jwt) is str and jwt.isascii() and "\0" not in jwt:
-                text = verify_text(prepared.handle, jwt.encode())
+            if type(jwt) is str and jwt.isascii() and "\0" not in jwt:
+                if type(prepared) is KeySet:
+                    prepared = prepared.at_hand(jwt)
+                if type(prepared) is Key:
+                    text = verify_text(prepared.handle, jwt.encode())
+                elif type(prepared) is KeySet and len(jwt) <= MAX_TOKEN_BYTES:
+                    text = verify_any(jwt.encode(), prepared.handles)
+                else:
+                    text = None
                 if text is not None:
                     claims: dict[str, Any] = loads(text)
                     if (
@@ -503,6 +518,28 @@ def _signature_options(options: FullOptions) -> SigOptions:
         "enforce_minimum_key_length": options["enforce_minimum_key_length"],
         "max_token_bytes": checked_size(options),
     }
+
+
+_MAX_SHORT_KID = 1000
+
+
+@functools.lru_cache(maxsize=128)
+def _header_with_kid(kid: str) -> bytes:
+    header = {"alg": HS256, "kid": kid, "typ": PyJWS.header_typ}
+    return base64url_encode(json.dumps(header, separators=(",", ":")).encode())
+
+
+def _with_kid(token: bytes, kid: str, key: Key) -> bytes | None:
+    """A token that the library has just signed, signed again under a header that names the key.
+
+    None if that is not as simple as it should be.
+    """
+    if len(kid) > _MAX_SHORT_KID:
+        return None
+    signed = _header_with_kid(kid) + b"." + token.split(b".")[1]
+    code = mac(key.handle, signed)
+    named = None if code is None else signed + b"." + base64url_encode(code)
+    return named if named is not None and len(named) <= MAX_TOKEN_BYTES else None
 
 
 def _seconds(claim: Any, strict: bool, error: InvalidTokenError) -> int:

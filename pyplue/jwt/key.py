@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import sys
 import threading
 import warnings
@@ -9,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
 from pyplue.jwt import native
+from pyplue.jwt.base64url import base64url_decode
 from pyplue.jwt.exceptions import InvalidKeyError, InvalidSignatureError
 from pyplue.jwt.warnings import InsecureKeyLengthWarning
 
@@ -119,7 +122,7 @@ class KeySet:
         InvalidKeyError: There is no key or there are more than 64, or one is unusable.
     """
 
-    __slots__ = ("handles", "keys", "names")
+    __slots__ = ("_by_name", "handles", "keys", "names")
 
     handles: bytes
     keys: tuple[Key, ...]
@@ -140,6 +143,17 @@ class KeySet:
                 f"Expected 1 to {native.MAX_KEYS_PER_CALL} keys, got {len(self.keys)}."
             )
         self.handles = native.pack_keys([key.handle for key in self.keys])
+        self._by_name = dict(zip(self.names or (), self.keys, strict=False))
+
+    def at_hand(self, token: str) -> Key | KeySet | None:
+        """The keys that may have signed a token: one if its header names it, or all.
+
+        None if the token names none of them.
+        """
+        if self.names is None:
+            return self
+        kid = unverified_kid(token.partition(".")[0])
+        return self if kid is None else self._by_name.get(kid)
 
     def narrowed_to(self, kid: object) -> KeySet:
         """The keys for a token whose header has this `kid`: one, or all if it has none.
@@ -151,7 +165,7 @@ class KeySet:
             return self
         if not isinstance(kid, str) or kid not in self.names:
             raise InvalidSignatureError("The token names a key that is not among the keys")
-        return KeySet({kid: self.keys[self.names.index(kid)]})
+        return KeySet({kid: self._by_name[kid]})
 
     def label(self, index: int) -> str | int:
         """What names the key at this place: its `kid`, or else the place itself."""
@@ -162,6 +176,17 @@ class KeySet:
 
     def __repr__(self) -> str:
         return f"<KeySet of {len(self.keys)} keys>"
+
+
+@functools.lru_cache(maxsize=128)
+def unverified_kid(header: str) -> str | None:
+    """The `kid` in the header segment of a token, or None. Whoever made the token chose it."""
+    try:
+        members = json.loads(base64url_decode(header).decode())
+        kid = members.get("kid") if isinstance(members, dict) else None
+    except (ValueError, RecursionError):
+        return None
+    return kid if isinstance(kid, str) else None
 
 
 _cache: dict[str | bytes, Key] = {}

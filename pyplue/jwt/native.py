@@ -78,6 +78,17 @@ def pack_keys(handles: Sequence[int]) -> bytes:
     return array.array("I", handles).tobytes()
 
 
+_SYSTEM_CLOCK = -(2**63)
+_CHECK_ALL_TIMES = 7
+_DEFAULT_SIZE = 0
+
+
+def verify_any(token: bytes, keys: bytes) -> bytes | None:
+    """As `verify_text`, but with the first of several keys that matches."""
+    code, payload, _ = verify(token, keys, _DEFAULT_SIZE, as_claims=True, checks=_CHECK_ALL_TIMES)
+    return payload if code == OK else None
+
+
 def verify(
     token: bytes, keys: bytes, max_token_bytes: int, *, as_claims: bool, checks: int = 0
 ) -> tuple[int, bytes, int]:
@@ -97,10 +108,6 @@ def verify(
     if length < 0:
         return length, b"", _signed(index)
     return OK, payload[:length], _signed(index)
-
-
-_SYSTEM_CLOCK = -(2**63)
-CHECK_ALL_TIMES = 7
 
 
 def _signed(buffer: Any) -> int:

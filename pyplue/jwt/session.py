@@ -73,12 +73,10 @@ def verify(token: str | bytes) -> dict[str, Any] | None:
         text = token_bytes(token, MAX_TOKEN_BYTES)
     except InvalidTokenError:
         return None
-    code, payload, _ = native.verify(
-        text, key.handles, MAX_TOKEN_BYTES, as_claims=True, checks=native.CHECK_ALL_TIMES
-    )
-    if code == native.UNKNOWN_KEY:
+    payload = native.verify_any(text, key.handles)
+    if payload is None and native.last_error() == native.UNKNOWN_KEY:
         raise InvalidKeyError("The key was wiped.")
-    return loads(payload) if code == native.OK else None
+    return None if payload is None else loads(payload)
 
 
 def _current_key() -> Key | KeySet:

@@ -192,6 +192,44 @@ def test_a_map_goes_by_kid() -> None:
             jwt.decode(token, keys, algorithms=["HS256"])
 
 
+@pytest.mark.parametrize("kid", ["a", "", 'é\u2028\x00"\\', "\ud800", "k" * 1000, "k" * 3000])
+def test_any_text_may_be_a_kid(kid) -> None:
+    keys = jwt.KeySet({kid: SECRET, "other": OLD})
+    for token in (
+        jwt.encode({"sub": "ann"}, keys),
+        jwt.encode({"sub": "ann"}, SECRET, headers={"kid": kid}),
+    ):
+        assert jwt.get_unverified_header(token) == {"alg": "HS256", "kid": kid, "typ": "JWT"}
+        assert jwt.decode(token, keys) == {"sub": "ann"}
+        assert jwt.decode_complete(token, keys)["matched_key"] == kid
+        with pytest.raises(jwt.InvalidSignatureError):
+            jwt.decode(token, jwt.KeySet({"other": SECRET}))
+        with pytest.raises(jwt.InvalidSignatureError):
+            jwt.decode(token, jwt.KeySet({kid: OLD, "other": SECRET}))
+
+
+@pytest.mark.parametrize("kid", [None, 5, ["a"], "k" * 10000])
+def test_what_cannot_be_a_kid(kid) -> None:
+    with pytest.raises(jwt.InvalidTokenError):
+        jwt.encode({}, SECRET, headers={"kid": kid})
+
+
+def test_a_set_of_keys_checks_claims_as_one_key_does() -> None:
+    for keys in (jwt.KeySet([OLD, SECRET]), jwt.KeySet({"old": OLD, "new": SECRET})):
+        for claims, expected, error in (
+            ({"exp": 1}, {}, jwt.ExpiredSignatureError),
+            ({"aud": "a"}, {}, jwt.InvalidAudienceError),
+            ({"aud": "a"}, {"audience": "b"}, jwt.InvalidAudienceError),
+            ({"iss": "a"}, {"issuer": "b"}, jwt.InvalidIssuerError),
+            ({"sub": "a"}, {"subject": "b"}, jwt.InvalidSubjectError),
+        ):
+            with pytest.raises(error):
+                jwt.decode(jwt.encode(claims, SECRET), keys, **expected)
+        with pytest.raises(jwt.InvalidAlgorithmError):
+            jwt.decode(jwt.encode({}, SECRET), keys, algorithms=["HS512"])
+        assert jwt.decode(jwt.encode({}, SECRET), keys, algorithms=["HS256"]) == {}
+
+
 def test_another_key_is_never_tried_for_an_expired_or_malformed_token() -> None:
     expired = jwt.encode({"exp": int(time.time()) - 10}, SECRET)
     with pytest.raises(jwt.ExpiredSignatureError):

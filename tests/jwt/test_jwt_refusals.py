@@ -102,6 +102,8 @@ def test_decode_refuses_a_token(case, kind) -> None:
         jwt.decode(token, SECRET, algorithms=["HS256"])
     with pytest.raises(EXCEPTIONS[case["error"]]):
         jwt.decode(token, jwt.KeySet([SECRET, "x" * 32]))
+    with pytest.raises(EXCEPTIONS[case["error"]]):
+        jwt.decode(token, jwt.KeySet({"a": SECRET, "b": "x" * 32}))
     jwt.init(SECRET)
     assert jwt.verify(token) is None
 

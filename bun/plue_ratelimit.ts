@@ -26,6 +26,7 @@ export const symbols = {
   ratelimit_open_shared: { args: ["ptr", "u32", "u32", "u64", "u32", "u32"], returns: "u32" },
   ratelimit_close: { args: ["u32"], returns: "bool" },
   ratelimit_check_key: { args: ["u32", "ptr", "u32", "u32"], returns: "bool" },
+  ratelimit_check_text: { args: ["u32", "ptr"], returns: "bool" },
   ratelimit_hit: { args: ["u32", "ptr", "u32", "u32", "ptr"], returns: "i32" },
   ratelimit_peek: { args: ["u32", "ptr", "u32", "u32", "ptr"], returns: "i32" },
   ratelimit_refund: { args: ["u32", "ptr", "u32", "u32"], returns: "bool" },

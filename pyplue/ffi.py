@@ -173,6 +173,7 @@ ratelimit = Library(
         "ratelimit_open_shared": Signature(("cstring", *_LIMITER), "u32"),
         "ratelimit_close": Signature(("u32",), "bool"),
         "ratelimit_check_key": Signature((*_KEY, "u32"), "bool"),
+        "ratelimit_check_text": Signature(("u32", "cstring"), "bool"),
         "ratelimit_hit": Signature((*_KEY, "u32", "ptr"), "i32"),
         "ratelimit_peek": Signature((*_KEY, "u32", "ptr"), "i32"),
         "ratelimit_refund": Signature((*_KEY, "u32"), "bool"),

@@ -141,7 +141,9 @@ bool ratelimit_close(uint32_t limiter);
 
 /* As ratelimit_check for a request of `cost` >= 1. */
 bool ratelimit_check_key(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost);
-/* The same with the state after it. 0, or an error and a decision of zeroes. */
+/* The same for a key that ends at its NUL, and a cost of 1. */
+bool ratelimit_check_text(uint32_t limiter, const char *key);
+/* As ratelimit_check_key with the state after it. 0, or an error and a decision of zeroes. */
 int32_t ratelimit_hit(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                       ratelimit_decision *decision);
 /* What ratelimit_hit would answer; counts nothing. */

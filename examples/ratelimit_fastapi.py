@@ -8,7 +8,6 @@ All workers count in one file. Log in as alice with the password "wonderland".
 from __future__ import annotations
 
 import os
-import tempfile
 
 from fastapi import FastAPI, HTTPException
 from fastapi.requests import HTTPConnection
@@ -21,7 +20,7 @@ from pyplue.ratelimit import RateLimiter
 from pyplue.ratelimit.asgi import RateLimitMiddleware
 from pyplue.ratelimit.http import Limit, Request, by_user
 
-LIMITS = os.environ.get("LIMITS_FILE", os.path.join(tempfile.gettempdir(), "fastapi-limits"))
+LIMITS = os.environ.get("LIMITS_FILE", "fastapi-limits")
 PROXIES = os.environ.get("TRUSTED_PROXIES", "").split()
 KEY = jwt.Key(os.environ.get("JWT_SECRET", "an example's secret of 32 bytes or more"))
 

@@ -8,7 +8,6 @@ All workers count in one file. Log in as alice with the password "wonderland".
 from __future__ import annotations
 
 import os
-import tempfile
 
 from flask import Flask, abort, request
 
@@ -16,7 +15,7 @@ from pyplue.ratelimit import RateLimiter
 from pyplue.ratelimit.http import Limit, Request
 from pyplue.ratelimit.wsgi import RateLimitMiddleware
 
-LIMITS = os.environ.get("LIMITS_FILE", os.path.join(tempfile.gettempdir(), "flask-limits"))
+LIMITS = os.environ.get("LIMITS_FILE", "flask-limits")
 PROXIES = os.environ.get("TRUSTED_PROXIES", "").split()
 
 

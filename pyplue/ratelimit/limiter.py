@@ -122,7 +122,7 @@ class RateLimiter:
         Args:
             url: "plue://" for this process, "plue:///run/app/limits" for this host, and any URL of
                 the library limits, such as "redis://localhost:6379" or "valkey://localhost:6379",
-                for several hosts (install pyplue[limits] and the server's client library).
+                for several hosts (install pyplue[ratelimit] and the server's client library).
             max_requests: As for `RateLimiter`.
             window: As for `RateLimiter`; whole seconds where limits counts.
             options: `algorithm` and what else `RateLimiter` takes; elsewhere `algorithm` (not

@@ -3,7 +3,8 @@
     ./dev bench vt
 
 All of them run the same commands on the same kind of terminal, in turns, in one run, so that the
-ratios hold wherever it runs. The pump is pty_pump.c: what passing a terminal through costs when
+ratios hold wherever it runs, and the best of many rounds counts, as other work on the machine only
+ever adds. The pump is pty_pump.c: what passing a terminal through costs when
 nothing is recorded. A recording counts as whole when its text is what the command wrote, byte for
 byte.
 """
@@ -23,7 +24,7 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -180,8 +181,7 @@ class Bench:
     # ---- start ----------------------------------------------------------------------------------
 
     def start(self) -> dict[str, tuple[float, float]]:
-        """Seconds to the first byte and to the end of `/bin/echo`: the tenth percentile, as other
-        work on the machine only ever adds to some of them."""
+        """Seconds to the first byte and to the end of `/bin/echo`."""
         taken: dict[str, list[tuple[float, float]]] = {runner.name: [] for runner in self.runners}
         for turn in range(max(runner.rounds for runner in self.runners) * 2):
             for runner in self.runners:
@@ -196,7 +196,7 @@ class Bench:
                 taken[runner.name].append((first - begin, time.perf_counter() - begin))
                 self.outer.drain()
         return {
-            name: (low(first for first, _ in times), low(end for _, end in times))
+            name: (min(first for first, _ in times), min(end for _, end in times))
             for name, times in taken.items()
         }
 
@@ -274,7 +274,7 @@ class Bench:
     # ---- keys -----------------------------------------------------------------------------------
 
     def keys(self) -> dict[str, tuple[float, float]]:
-        """Median and 99th percentile, in us, from a typed byte to its echo by a raw `cat`; of the
+        """Median and 99th percentile, in us, from a typed byte to its echo by a raw `cat`: of the
         best of many rounds, short enough for some to miss what else the machine does."""
         command = ["/bin/sh", "-c", "stty raw -echo; echo READY; exec cat"]
         taken: dict[str, list[tuple[float, float]]] = {}
@@ -310,11 +310,6 @@ class Bench:
         }
 
 
-def low(times: Iterable[float]) -> float:
-    ordered = sorted(times)
-    return ordered[len(ordered) // 10]
-
-
 def descendants(pid: int) -> list[int]:
     listing = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True).stdout
     parents = {int(child): int(parent) for child, parent in map(str.split, listing.splitlines())}
@@ -347,7 +342,7 @@ def main() -> None:
         pump_rate = through["pty pump"][0]
         bare_p50, bare_p99 = keys["plain exec"]
         print(
-            f"All in one run, in turns. Throughput: {TEXT_MB} MB of text. Best of 5, that and keys."
+            f"All in one run, in turns, each the best of many rounds. Throughput: {TEXT_MB} MB of text."
         )
         head = f"{'':20} {'first byte':>18} {'end to end':>18} {'idle':>8}"
         print(f"{head} {'throughput':>16} {'recording':>9} {'key p50':>14} {'key p99':>14}")

@@ -71,6 +71,7 @@ _VERIFY_CLAIMS = (
     "verify_sub",
     "verify_jti",
 )
+_TIMES = ("exp", "nbf", "iat")
 _STRICTER = ("strict_times", "strict_encode")
 
 STRICT: Options = {"strict_times": True, "strict_encode": True}
@@ -132,7 +133,7 @@ class PyJWT:
             and (algorithm is ALGORITHM_UNSET or algorithm == HS256)
             and json_encoder is None
             and sort_headers
-            and "aud" not in payload
+            and type(payload.get("aud", "")) is str
             and type(payload.get("iss", "")) is str
             and type(payload.get("sub", "")) is str
             and type(payload.get("jti", "")) is str
@@ -168,9 +169,11 @@ class PyJWT:
                 "Expecting a dict object, as JWT only supports JSON objects as payloads."
             )
         payload = payload.copy()
-        for name in ("exp", "iat", "nbf"):
-            if isinstance(payload.get(name), datetime):
+        moments = [name for name in _TIMES if isinstance(payload.get(name), datetime)]
+        if moments:
+            for name in moments:
                 payload[name] = timegm(payload[name].utctimetuple())
+            return PyJWT.encode(self, payload, key, algorithm, headers, json_encoder, sort_headers)
         if not isinstance(payload.get("iss", ""), str):
             raise TypeError("Issuer (iss) must be a string.")
         if self._options["strict_encode"]:

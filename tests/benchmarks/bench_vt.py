@@ -342,7 +342,7 @@ def main() -> None:
         pump_rate = through["pty pump"][0]
         bare_p50, bare_p99 = keys["plain exec"]
         print(
-            f"All in one run, in turns, each the best of many rounds. Throughput: {TEXT_MB} MB of text."
+            f"All in one run, in turns, the best of many rounds. Throughput: {TEXT_MB} MB of text."
         )
         head = f"{'':20} {'first byte':>18} {'end to end':>18} {'idle':>8}"
         print(f"{head} {'throughput':>16} {'recording':>9} {'key p50':>14} {'key p99':>14}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -429,3 +430,67 @@ def test_a5_nothing_is_left_behind(home: Home) -> None:
     process.wait()
     eventually(lambda: not alive(pid))
     assert not alive(process.pid)
+
+
+# ---- the outer terminal, shared with others -----------------------------------------------------
+
+
+def test_a5_the_outer_descriptors_stay_blocking(home: Home) -> None:
+    """A shell shares them: left non-blocking, by a kill -9 say, its next read would fail."""
+    terminal = home.terminal("cat")
+    terminal.session.wait()
+    terminal.send(b"x\r")
+    terminal.expect(b"x\r\nx")
+    assert not fcntl.fcntl(terminal.tty, fcntl.F_GETFL) & os.O_NONBLOCK
+    read, write = os.pipe()
+    process = home.start("cat", stdout=write, stdin=subprocess.PIPE)
+    process.session.wait()
+    assert not fcntl.fcntl(write, fcntl.F_GETFL) & os.O_NONBLOCK
+    process.signal(signal.SIGTERM)
+    process.wait()
+    os.close(read)
+    os.close(write)
+
+
+def test_a5_a_terminal_that_stands_still_stops_nobody_else(home: Home) -> None:
+    terminal = home.terminal("sh", "-c", "echo up; exec yes 'a line that nobody reads'")
+    terminal.expect(b"up")
+    session = terminal.session.wait()
+    terminal.paused.set()  # as after Ctrl-S, or in a tmux that hangs
+    time.sleep(0.5)
+    with session.client() as client:
+        assert client.answers()
+        client.control(cmd="resize", cols=70, rows=20)
+        assert client.answers()
+        client.control(cmd="kill")
+        eventually(lambda: session.status() == "exited", 6, "the end is on disk")
+    terminal.paused.clear()
+    assert terminal.wait() == 143
+    assert terminal.restored()
+    # Asked to end, it waits two seconds for the terminal; the recording has the rest.
+    assert session.recording().text().encode().startswith(terminal.output)
+
+
+def test_a5_a_terminal_that_stood_still_at_the_end_gets_everything(home: Home) -> None:
+    terminal = home.terminal("seq", "1", "20000")
+    terminal.paused.set()
+    time.sleep(3)
+    assert terminal.popen.poll() is None
+    terminal.paused.clear()
+    assert terminal.wait() == 0
+    assert terminal.output.decode() == "".join(f"{n}\r\n" for n in range(1, 20_001))
+    assert terminal.session.recording().text().encode() == terminal.output
+
+
+def test_a5_a_terminal_that_stands_still_for_ever_can_be_left(home: Home) -> None:
+    terminal = home.terminal("sh", "-c", "echo up; exec yes 'a line that nobody reads'")
+    terminal.expect(b"up")
+    session = terminal.session.wait()
+    terminal.paused.set()
+    time.sleep(0.3)
+    terminal.signal(signal.SIGTERM)
+    time.sleep(0.3)
+    terminal.signal(signal.SIGTERM)
+    terminal.popen.wait(10)
+    assert session.info["status"] == "exited"
+    assert session.recording().exit is not None

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from vt.harness import Home, Terminal, alive, eventually
+from vt.harness import Home, Process, Terminal, alive, eventually
 
 # What a child finds when it starts, as JSON. No imports that would open files meanwhile.
 LOOK_AROUND = """
@@ -494,3 +495,32 @@ def test_a5_a_terminal_that_stands_still_for_ever_can_be_left(home: Home) -> Non
     terminal.popen.wait(10)
     assert session.info["status"] == "exited"
     assert session.recording().exit is not None
+
+
+def processor_ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("state", ["quiet", "input ended", "reader gone", "hung up"])
+def test_a5_doing_nothing_takes_no_processor_time(home: Home, state: str) -> None:
+    running: Terminal | Process
+    if state == "hung up":
+        running = home.terminal("sh", "-c", "trap '' HUP; echo up; sleep 30")
+        running.expect(b"up")
+        running.session.wait()
+        running.hang_up()
+    else:
+        running = home.start("sleep", "30", stdin=subprocess.PIPE)
+        running.session.wait()
+        if state == "input ended" and running.popen.stdin is not None:
+            running.popen.stdin.close()
+            running.popen.stdin = None
+        if state == "reader gone" and running.popen.stdout is not None:
+            running.popen.stdout.close()
+            running.popen.stdout = None
+    time.sleep(0.2)
+    before = processor_ticks(running.pid)
+    time.sleep(0.8)
+    assert processor_ticks(running.pid) - before <= 2, "of 80 that were there to take"

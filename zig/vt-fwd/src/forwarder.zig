@@ -214,6 +214,7 @@ pub const Forwarder = struct {
             return err;
         };
         errdefer f.directory.discard(running);
+        f.directory.unlinkJson();
         try f.directory.publish(staged);
         try f.directory.publish(running);
     }

@@ -14,6 +14,10 @@ const GitInfo = @import("git.zig").Info;
 /// A `session.json` larger than this is not read.
 const max_json_bytes = 1024 * 1024;
 
+/// An id that is in use is refused after this time.
+const lock_attempts = 20;
+const lock_pause_ns = 5 * std.time.ns_per_ms;
+
 const file_mode = 0o600;
 const dir_mode = 0o700;
 
@@ -109,16 +113,28 @@ pub const Directory = struct {
         const fd = try posix.openZ(path, flags, 0);
         errdefer posix.close(fd);
         const directory: Directory = .{ .fd = fd };
-        // The lock ends with the forwarder, even when it is killed.
-        posix.flock(fd, posix.LOCK.EX | posix.LOCK.NB) catch |err| switch (err) {
-            error.WouldBlock => return error.SessionIsRunning,
-            else => {}, // a file system without locks: session.json alone decides
-        };
+        if (!directory.lock()) return error.SessionIsRunning;
         if (directory.hasLiveSession()) return error.SessionIsRunning;
         // The umask may have taken more than it should, or an old directory be open to others.
         try posix.fchmod(fd, dir_mode);
         if (reused) directory.sweep();
         return directory;
+    }
+
+    /// The lock ends with the forwarder, even when it is killed; then a child of it that has not
+    /// got to its exec yet holds it for a moment longer.
+    fn lock(directory: Directory) bool {
+        for (0..lock_attempts) |_| {
+            posix.flock(directory.fd, posix.LOCK.EX | posix.LOCK.NB) catch |err| switch (err) {
+                error.WouldBlock => {
+                    posix.nanosleep(0, lock_pause_ns);
+                    continue;
+                },
+                else => {}, // a file system without locks: session.json alone decides
+            };
+            return true;
+        }
+        return false;
     }
 
     /// A session that is there, whoever runs it; null when there is none.
@@ -207,6 +223,12 @@ pub const Directory = struct {
     pub fn publish(directory: Directory, temporary: Temporary) !void {
         errdefer directory.discard(temporary);
         try posix.renameatZ(directory.fd, temporary.name(), directory.fd, "session.json");
+    }
+
+    /// Takes an earlier session's file away: ext4 writes to the disk before it replaces a file, and
+    /// what is published next must not stand for so long.
+    pub fn unlinkJson(directory: Directory) void {
+        posix.unlinkatZ(directory.fd, "session.json", 0) catch {}; // there is none, mostly
     }
 
     pub fn discard(directory: Directory, temporary: Temporary) void {

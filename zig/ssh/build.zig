@@ -12,11 +12,16 @@ pub fn build(b: *std.Build) void {
     const optimize = b.standardOptimizeOption(.{});
     const strip = optimize != .Debug;
     const stub = if (isNative(target)) null else libsshStub(b, target);
+    const valgrind = b.option(
+        bool,
+        "valgrind",
+        "Read strings byte by byte under valgrind, which takes vector reads for errors",
+    );
 
     const library = b.addLibrary(.{
         .name = "plue_ssh",
         .linkage = .dynamic,
-        .root_module = module(b, "src/lib.zig", target, optimize, strip, stub),
+        .root_module = module(b, "src/lib.zig", target, optimize, strip, valgrind, stub),
     });
     library.linker_allow_shlib_undefined = false;
     library.installHeader(b.path("include/plue_ssh.h"), "plue_ssh.h");
@@ -24,12 +29,12 @@ pub fn build(b: *std.Build) void {
 
     const executable = b.addExecutable(.{
         .name = "plue-ssh",
-        .root_module = module(b, "src/main.zig", target, optimize, strip, stub),
+        .root_module = module(b, "src/main.zig", target, optimize, strip, valgrind, stub),
     });
     b.installArtifact(executable);
 
     const tests = b.addTest(.{
-        .root_module = module(b, "src/tests.zig", target, optimize, false, stub),
+        .root_module = module(b, "src/tests.zig", target, optimize, false, valgrind, stub),
     });
     tests.root_module.addIncludePath(b.path("include"));
     const test_step = b.step("test", "Run the Zig tests");
@@ -48,6 +53,7 @@ fn module(
     target: std.Build.ResolvedTarget,
     optimize: std.builtin.OptimizeMode,
     strip: bool,
+    valgrind: ?bool,
     stub: ?*std.Build.Step.Compile,
 ) *std.Build.Module {
     const result = b.createModule(.{
@@ -55,6 +61,7 @@ fn module(
         .target = target,
         .optimize = optimize,
         .strip = strip,
+        .valgrind = valgrind,
         .link_libc = true,
     });
     const options = b.addOptions();

@@ -157,7 +157,7 @@ def test_processes_count_together_in_a_shared_file(strategy: str, tmp_path: Path
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
     arguments = (f"plue://{tmp_path}/limits?max_keys=10000", strategy, results)
-    processes = [context.Process(target=take, args=arguments) for _ in range(3)]
+    processes = [context.Process(target=take, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
     assert sum(results.get() for _ in processes) == 50

@@ -122,10 +122,12 @@ def take(url: str, algorithm: str, results: Any) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_processes_count_together(url: str, algorithm: str):
+def test_processes_count_together(redis_server: str, algorithm: str):
+    url = redis_server
+    redis.Redis.from_url(url).flushall()
     context = multiprocessing.get_context("spawn")
     results = context.SimpleQueue()
-    processes = [context.Process(target=take, args=(url, algorithm, results)) for _ in range(3)]
+    processes = [context.Process(target=take, args=(url, algorithm, results)) for _ in range(2)]
     for process in processes:
         process.start()
     assert sum(results.get() for _ in processes) == 50

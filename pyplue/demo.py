@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pyplue import ffi
+from pyplue.ratelimit import RateLimiter
 
 
 def tokens() -> str:
@@ -82,7 +83,31 @@ def terminals() -> str:
     )
 
 
-STEPS: list[tuple[str, Callable[[], str]]] = [("tokens", tokens), ("terminals", terminals)]
+def limits() -> str:
+    """Floods a limiter with more new keys than it holds; who is at the limit stays refused."""
+    held, batch = 50_000, 1000
+    with RateLimiter(10, "1m", max_keys=held) as limiter:
+        if sum(limiter.check("somebody") for _ in range(20)) != 10:
+            raise RuntimeError("the limit was not kept")
+        batches = [[f"{i}.{j}" for j in range(batch)] for i in range(200)]
+        start = time.perf_counter()
+        passed = sum(sum(limiter.check_many(keys)) for keys in batches)
+        rate = len(batches) * batch / (time.perf_counter() - start)
+        if limiter.check("somebody"):
+            raise RuntimeError("the flood has let somebody in who was at the limit")
+        if not 0 < passed < held or len(limiter) > held:
+            raise RuntimeError(f"the table holds {len(limiter)} keys, {held} at most")
+        return (
+            f"{rate:,.0f} checks/s in a flood of {len(batches) * batch:,} new keys; {held:,} are "
+            "held, and who was at the limit stayed refused"
+        )
+
+
+STEPS: list[tuple[str, Callable[[], str]]] = [
+    ("tokens", tokens),
+    ("limits", limits),
+    ("terminals", terminals),
+]
 
 
 def run() -> int:

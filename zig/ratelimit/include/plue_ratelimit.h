@@ -9,9 +9,9 @@
  * and leaves the reason in ratelimit_last_error(), one value per thread. Functions that return
  * int32_t return it too (< 0). Whoever ignores errors lets nobody in.
  *
- * Keys are any bytes, RATELIMIT_MAX_KEY_BYTES at most; the empty key is a key like others. A pointer
- * with a length may be null where the length is 0. Times are milliseconds; windows longer than 2^60
- * ms are cut to that.
+ * Keys are any bytes, RATELIMIT_MAX_KEY_BYTES at most; the empty key is a key like others. A
+ * pointer with a length may be null where the length is 0. Times are milliseconds; windows longer
+ * than 2^60 ms are cut to that.
  *
  * fork(): the child has a copy of every private limiter and counts on its own from there; shared
  * limiters stay shared.
@@ -158,9 +158,10 @@ int32_t ratelimit_peek_at(uint32_t limiter, const uint8_t *key, uint32_t key_byt
                           uint64_t now_ms, ratelimit_decision *decision);
 bool ratelimit_refund_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                          uint64_t now_ms);
-/* Checks `count` keys, in order, and writes 1 or 0 for each to `allowed`. The keys follow one another
-   in `keys`, with their lengths in `lengths`, or, where that is null, with a NUL between two. Returns how
-   many are allowed, or an error: then `allowed` is all 0, though keys before the bad one count. */
+/* Checks `count` keys, in order, and writes 1 or 0 for each to `allowed`. The keys follow one
+   another in `keys`, with their lengths in `lengths`, or, where that is null, with a NUL between
+   two. Returns how many are allowed, or an error: then `allowed` is all 0, though keys before the
+   bad one count. */
 int32_t ratelimit_check_many(uint32_t limiter, const uint8_t *keys, uint64_t keys_bytes,
                              const uint32_t *lengths, uint32_t count, uint32_t cost,
                              uint8_t *allowed);

@@ -1,5 +1,5 @@
-//! Milliseconds of a clock that never steps, and what the host can say of its last start. The core takes
-//! time as a parameter; lib.zig and main.zig get it here.
+//! Milliseconds of a clock that never steps, and what the host can say of its last start. The core
+//! takes time as a parameter; lib.zig and main.zig get it here.
 const std = @import("std");
 const builtin = @import("builtin");
 const posix = std.posix;

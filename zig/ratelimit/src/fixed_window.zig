@@ -1,5 +1,5 @@
-//! One counter per key. The window opens with the key's first request, not on the clock's minute, so
-//! that clients do not all come back in the same second.
+//! One counter per key. The window opens with the key's first request, not on the clock's minute,
+//! so that clients do not all come back in the same second.
 //! Entry: `expires_ms` is the window's end, `a` the count.
 const rule_ = @import("rule.zig");
 const Rule = rule_.Rule;

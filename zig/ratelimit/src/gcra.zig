@@ -1,6 +1,7 @@
 //! The generic cell rate algorithm (ITU-T I.371): a token bucket told by one time, the theoretical
-//! arrival time (TAT) at which the bucket will be full again. A burst of `limit` passes at once, then
-//! one request per window/limit. Times are in milliseconds times `limit`, so that nothing is rounded.
+//! arrival time (TAT) at which the bucket will be full again. A burst of `limit` passes at once,
+//! then one request per window/limit. Times are in milliseconds times `limit`, so that nothing is
+//! rounded.
 //! Entry: `expires_ms` is the TAT rounded up to a millisecond, `a` what was added, in 1/limit ms.
 const std = @import("std");
 const rule_ = @import("rule.zig");

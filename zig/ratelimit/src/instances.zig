@@ -1,6 +1,7 @@
-//! The limiters of a process by handle. A handle is a slot's number and, above it, how often the slot was
-//! used: after `close`, or made up, it is an error. A slot's memory is reused, never returned, so
-//! that a call that raced with `close` looks at a limiter, closed or another's, and not at nothing.
+//! The limiters of a process by handle. A handle is a slot's number and, above it, how often the
+//! slot was used: after `close`, or made up, it is an error. A slot's memory is reused, never
+//! returned, so that a call that raced with `close` looks at a limiter, closed or another's, and
+//! not at nothing.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const Limiter = @import("limiter.zig").Limiter;
@@ -68,9 +69,10 @@ pub const Instances = struct {
         instance.shared = null;
     }
 
-    // ---- fork(2) ----------------------------------------------------------------------------------
-    // The child gets a copy of each private table and counts on its own from there; a shared table
-    // stays shared.
+    // ---- fork(2)
+    // ---------------------------------------------------------------------------------- The child
+    // gets a copy of each private table and counts on its own from there; a shared table stays
+    // shared.
 
     pub fn beforeFork(instances: *Instances) void {
         instances.mutex.lock();

@@ -1,5 +1,5 @@
-//! Turns a key into a 128-bit fingerprint under a secret seed. Only the fingerprint is stored, so two
-//! keys with one fingerprint would share a counter: nobody may be able to find such a pair.
+//! Turns a key into a 128-bit fingerprint under a secret seed. Only the fingerprint is stored, so
+//! two keys with one fingerprint would share a counter: nobody may be able to find such a pair.
 //!
 //! The hash is multilinear (Dietzfelbinger 1996; Thorup, "High Speed Hashing for Integers and
 //! Strings", 2015, section 3): the sum of 64-bit words times secret 128-bit multipliers, its upper

@@ -1,5 +1,5 @@
-//! The C ABI of include/plue_ratelimit.h and nothing else: checks pointers, finds limiters, reads the
-//! clock and turns errors into codes. What the functions mean stands in the header.
+//! The C ABI of include/plue_ratelimit.h and nothing else: checks pointers, finds limiters, reads
+//! the clock and turns errors into codes. What the functions mean stands in the header.
 const std = @import("std");
 const builtin = @import("builtin");
 const clock = @import("clock.zig");
@@ -115,7 +115,8 @@ fn failCode(err: Error) i32 {
     return @intFromEnum(last_error);
 }
 
-// ---- opening and closing -------------------------------------------------------------------------
+// ---- opening and closing
+// -------------------------------------------------------------------------
 
 const Options = struct { rule: Rule, max_keys: u32, when_full: limiter_.WhenFull };
 
@@ -207,7 +208,8 @@ pub export fn ratelimit_close(handle: u32) bool {
     return false;
 }
 
-// ---- the process-wide limiter --------------------------------------------------------------------
+// ---- the process-wide limiter
+// --------------------------------------------------------------------
 
 pub export fn ratelimit_init(max_requests: u32, window_ms: u64) bool {
     const handle = ratelimit_create(0, max_requests, window_ms, default_max_keys, 0);
@@ -275,7 +277,8 @@ fn refuse(err: Error) bool {
     return false;
 }
 
-// ---- one key -------------------------------------------------------------------------------------
+// ---- one key
+// -------------------------------------------------------------------------------------
 
 fn find(handle: u32) Error!*Instance {
     return instances.find(handle) orelse error.NoLimiter;
@@ -380,7 +383,8 @@ pub export fn ratelimit_reset_key(handle: u32, key: ?[*]const u8, key_bytes: u32
     return true;
 }
 
-// ---- many keys -----------------------------------------------------------------------------------
+// ---- many keys
+// -----------------------------------------------------------------------------------
 
 pub export fn ratelimit_check_many(
     handle: u32,
@@ -451,7 +455,8 @@ fn checkSeparated(
     return passed;
 }
 
-// ---- the whole table -----------------------------------------------------------------------------
+// ---- the whole table
+// -----------------------------------------------------------------------------
 
 pub export fn ratelimit_sweep(handle: u32) u32 {
     const instance = find(handle) catch |err| {
@@ -493,7 +498,8 @@ pub export fn ratelimit_bytes(handle: u32) u64 {
     return slots + @sizeOf(Instance);
 }
 
-// ---- a rule with the call ------------------------------------------------------------------------
+// ---- a rule with the call
+// ------------------------------------------------------------------------
 
 pub export fn ratelimit_hit_rule(
     handle: u32,
@@ -549,7 +555,8 @@ pub export fn ratelimit_read_window(
     const rule = ruleOf(3, 1, window_ms) catch |err| return failCode(err);
     const instance = find(handle) catch |err| return failCode(err);
     const bytes = keyOf(key, key_bytes) catch |err| return failCode(err);
-    out.* = instance.limiter.windowCounts(rule.window_ms, handle, bytes, clock.preciseMs()) catch |err|
+    const now_ms = clock.preciseMs();
+    out.* = instance.limiter.windowCounts(rule.window_ms, handle, bytes, now_ms) catch |err|
         return failCode(err);
     return 0;
 }
@@ -565,7 +572,8 @@ pub export fn ratelimit_hit_log(
     const rule = ruleOf(0, max_requests, window_ms) catch |err| return refuse(err);
     const instance = find(handle) catch |err| return refuse(err);
     const bytes = keyOf(key, key_bytes) catch |err| return refuse(err);
-    const allowed = instance.limiter.logHit(rule, handle, bytes, cost, clock.preciseMs()) catch |err|
+    const now_ms = clock.preciseMs();
+    const allowed = instance.limiter.logHit(rule, handle, bytes, cost, now_ms) catch |err|
         return refuse(err);
     if (!allowed) last_error = .ok;
     return allowed;
@@ -589,7 +597,8 @@ pub export fn ratelimit_read_log(
     return 0;
 }
 
-// ---- errors --------------------------------------------------------------------------------------
+// ---- errors
+// --------------------------------------------------------------------------------------
 
 pub export fn ratelimit_last_error() i32 {
     const code = last_error;

@@ -1,6 +1,7 @@
-//! A rate limiter: one rule, a table of keys, and what to do when the table is full. Safe to use from
-//! several threads. The time is a parameter, in milliseconds of a clock that does not step; where it steps
-//! back all the same, nothing is granted and a key's window is held still until the clock catches up.
+//! A rate limiter: one rule, a table of keys, and what to do when the table is full. Safe to use
+//! from several threads. The time is a parameter, in milliseconds of a clock that does not step;
+//! where it steps back all the same, nothing is granted and a key's window is held still until the
+//! clock catches up.
 const std = @import("std");
 const key_hash = @import("key_hash.zig");
 const Fingerprint = key_hash.Fingerprint;
@@ -15,8 +16,8 @@ const Table = @import("table.zig").Table;
 
 pub const max_key_bytes = key_hash.max_key_bytes;
 
-/// What happens to a key that is not in the table when the table is full of live entries. An entry in
-/// the table is never given up for another.
+/// What happens to a key that is not in the table when the table is full of live entries. An entry
+/// in the table is never given up for another.
 pub const WhenFull = enum(u8) {
     /// The request is refused.
     deny = 0,
@@ -85,7 +86,8 @@ pub const Limiter = struct {
         const place = try limiter.table.acquire(epoch, fp, now_ms);
         const slot = place.shard.find(fp) orelse {
             limiter.table.release(place);
-            const decision = try limiter.hitPrint(racy.load(&limiter.rule), epoch, fp, cost, now_ms);
+            const rule = racy.load(&limiter.rule);
+            const decision = try limiter.hitPrint(rule, epoch, fp, cost, now_ms);
             return decision.allowed != 0;
         };
         defer limiter.table.release(place);
@@ -95,13 +97,27 @@ pub const Limiter = struct {
     }
 
     /// As `check`, with the state after it.
-    pub fn hit(limiter: *Limiter, epoch: u32, key: []const u8, cost: u32, now_ms: u64) Error!Decision {
-        return limiter.hitPrint(racy.load(&limiter.rule), epoch, try limiter.fingerprint(key, cost), cost, now_ms);
+    pub fn hit(
+        limiter: *Limiter,
+        epoch: u32,
+        key: []const u8,
+        cost: u32,
+        now_ms: u64,
+    ) Error!Decision {
+        const fp = try limiter.fingerprint(key, cost);
+        return limiter.hitPrint(racy.load(&limiter.rule), epoch, fp, cost, now_ms);
     }
 
     /// As `hit`, counting nothing: would a request of `cost` pass?
-    pub fn peek(limiter: *Limiter, epoch: u32, key: []const u8, cost: u32, now_ms: u64) Error!Decision {
-        return limiter.peekPrint(racy.load(&limiter.rule), epoch, try limiter.fingerprint(key, cost), cost, now_ms);
+    pub fn peek(
+        limiter: *Limiter,
+        epoch: u32,
+        key: []const u8,
+        cost: u32,
+        now_ms: u64,
+    ) Error!Decision {
+        const fp = try limiter.fingerprint(key, cost);
+        return limiter.peekPrint(racy.load(&limiter.rule), epoch, fp, cost, now_ms);
     }
 
     /// As `hit` under a rule of the caller's; keys of different algorithms do not meet.
@@ -188,7 +204,13 @@ pub const Limiter = struct {
     }
 
     /// Takes back a request that passed, as if it had not been made.
-    pub fn refund(limiter: *Limiter, epoch: u32, key: []const u8, cost: u32, now_ms: u64) Error!void {
+    pub fn refund(
+        limiter: *Limiter,
+        epoch: u32,
+        key: []const u8,
+        cost: u32,
+        now_ms: u64,
+    ) Error!void {
         const fp = try limiter.fingerprint(key, cost);
         const place = try limiter.table.acquire(epoch, fp, now_ms);
         defer limiter.table.release(place);
@@ -270,7 +292,8 @@ pub const Limiter = struct {
         defer limiter.table.release(place);
         const slot = place.shard.find(fp);
         const entry = if (slot) |found| found.entry else Entry.none;
-        const after = rule.take(entry, now_ms, cost) orelse return rule.describe(entry, now_ms, cost);
+        const after = rule.take(entry, now_ms, cost) orelse
+            return rule.describe(entry, now_ms, cost);
         if (slot) |found| {
             place.shard.update(found, after);
         } else {
@@ -296,12 +319,15 @@ pub const Limiter = struct {
                 .retry_after_ms = try limiter.placeFreeIn(rule, epoch, fp, now_ms),
                 .reset_after_ms = rule.window_ms,
             },
-            .overflow => limiter.hitStored(rule, epoch, racy.load(&limiter.overflow), cost, now_ms, true) catch |err|
-                switch (err) {
+            .overflow => overflow: {
+                const shared = racy.load(&limiter.overflow);
+                const hit_shared = limiter.hitStored(rule, epoch, shared, cost, now_ms, true);
+                break :overflow hit_shared catch |err| switch (err) {
                     error.Closed => return error.Closed,
                     // Not even room for the one shared entry: refuse.
                     error.Full => .{ .limit = rule.limit, .retry_after_ms = rule.window_ms },
-                },
+                };
+            },
             .allow => .{ .allowed = 1, .limit = rule.limit, .remaining = rule.limit },
         };
         decision.table_full = 1;

@@ -89,7 +89,8 @@ test "every algorithm says honestly when to come again" {
     var prng = std.Random.DefaultPrng.init(21);
     const random = prng.random();
     for (std.enums.values(Algorithm)) |algorithm| for (0..200) |_| {
-        const rule = try Rule.init(algorithm, random.intRangeAtMost(u32, 1, 9), random.intRangeAtMost(u64, 1, 90));
+        const limit = random.intRangeAtMost(u32, 1, 9);
+        const rule = try Rule.init(algorithm, limit, random.intRangeAtMost(u64, 1, 90));
         var entry: rule_.Entry = .none;
         var now: u64 = 500;
         for (0..80) |_| {

@@ -1,7 +1,7 @@
-//! A lock of one word for critical sections of well under a microsecond. Not a general mutex: no queue
-//! and no fairness; whoever waits spins, yields, then sleeps.
-//! The word names its owner. In a file shared by processes an owner may be killed while it holds the
-//! lock; those who wait then ask `isOwnerAlive` and take it over.
+//! A lock of one word for critical sections of well under a microsecond. Not a general mutex: no
+//! queue and no fairness; whoever waits spins, yields, then sleeps. The word names its owner. In a
+//! file shared by processes an owner may be killed while it holds the lock; those who wait then ask
+//! `isOwnerAlive` and take it over.
 const std = @import("std");
 const builtin = @import("builtin");
 
@@ -44,7 +44,8 @@ pub const Lock = extern struct {
                 std.Thread.yield() catch std.atomic.spinLoopHint();
             } else {
                 // A system call, at most once for each sleep.
-                const is_dead = @TypeOf(liveness) != @TypeOf(null) and !liveness.isOwnerAlive(owner);
+                const can_die = @TypeOf(liveness) != @TypeOf(null);
+                const is_dead = can_die and !liveness.isOwnerAlive(owner);
                 if (!is_dead) {
                     std.Thread.sleep(sleep_ns);
                 } else if (lock.owner.cmpxchgStrong(owner, me, .acquire, .monotonic) == null) {

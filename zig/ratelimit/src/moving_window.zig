@@ -1,8 +1,9 @@
 //! The exact log of a key's requests (the Python library limits calls it a moving window), kept as
-//! entries of the table: one per call that passed, so that it is bounded, swept and shared like all else.
-//! The log's head, under the key's fingerprint, counts the calls so far; call number `i` stands under
-//! a fingerprint derived from the key's and `i`, in the same shard, with the cost of all calls before
-//! it (`a`, modulo 2^32) and its own (`b`). Whatever has left the window is dead by itself.
+//! entries of the table: one per call that passed, so that it is bounded, swept and shared like all
+//! else. The log's head, under the key's fingerprint, counts the calls so far; call number `i`
+//! stands under a fingerprint derived from the key's and `i`, in the same shard, with the cost of
+//! all calls before it (`a`, modulo 2^32) and its own (`b`). Whatever has left the window is dead
+//! by itself.
 const std = @import("std");
 const rule_ = @import("rule.zig");
 const Entry = rule_.Entry;

@@ -1,7 +1,7 @@
-//! Values that are read without a lock while another thread may be writing them: a limiter's own numbers,
-//! in a slot that is being closed and used again. What is read may be of two lives at once; the
-//! reader learns that from the epoch of the shard it locks next, and throws it away. Each part is
-//! read and written whole, which costs nothing.
+//! Values that are read without a lock while another thread may be writing them: a limiter's own
+//! numbers, in a slot that is being closed and used again. What is read may be of two lives at
+//! once; the reader learns that from the epoch of the shard it locks next, and throws it away. Each
+//! part is read and written whole, which costs nothing.
 const std = @import("std");
 
 pub fn load(pointer: anytype) @TypeOf(pointer.*) {

@@ -1,5 +1,5 @@
-//! What a limit is, what a key's state is, and what a check answers. The arithmetic of each algorithm
-//! stands in a file of its own; all of it is pure: no clock, no table, no allocation.
+//! What a limit is, what a key's state is, and what a check answers. The arithmetic of each
+//! algorithm stands in a file of its own; all of it is pure: no clock, no table, no allocation.
 const std = @import("std");
 const fixed_window = @import("fixed_window.zig");
 const sliding_window = @import("sliding_window.zig");
@@ -40,7 +40,9 @@ pub const Rule = struct {
         std.debug.assert(cost > 0);
         if (cost > rule.limit) return null;
         return switch (rule.algorithm) {
-            .sliding_window, .sliding_window_floor => sliding_window.take(rule, entry, now_ms, cost),
+            .sliding_window,
+            .sliding_window_floor,
+            => sliding_window.take(rule, entry, now_ms, cost),
             .gcra => gcra.take(rule, entry, now_ms, cost),
             .fixed_window => fixed_window.take(rule, entry, now_ms, cost),
         };
@@ -50,7 +52,9 @@ pub const Rule = struct {
     pub fn giveBack(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Entry {
         if (entry.isDead(now_ms)) return entry;
         return switch (rule.algorithm) {
-            .sliding_window, .sliding_window_floor => sliding_window.giveBack(rule, entry, now_ms, cost),
+            .sliding_window,
+            .sliding_window_floor,
+            => sliding_window.giveBack(rule, entry, now_ms, cost),
             .gcra => gcra.giveBack(rule, entry, now_ms, cost),
             .fixed_window => fixed_window.giveBack(entry, cost),
         };
@@ -60,7 +64,9 @@ pub const Rule = struct {
     pub fn describe(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Decision {
         std.debug.assert(cost > 0);
         var decision = switch (rule.algorithm) {
-            .sliding_window, .sliding_window_floor => sliding_window.describe(rule, entry, now_ms, cost),
+            .sliding_window,
+            .sliding_window_floor,
+            => sliding_window.describe(rule, entry, now_ms, cost),
             .gcra => gcra.describe(rule, entry, now_ms, cost),
             .fixed_window => fixed_window.describe(rule, entry, now_ms, cost),
         };
@@ -92,7 +98,8 @@ pub const Decision = extern struct {
     allowed: u32 = 0,
     limit: u32 = 0,
     remaining: u32 = 0,
-    /// 1 when the table was full and the key unknown; the answer is then the policy's, not the key's.
+    /// 1 when the table was full and the key unknown; the answer is then the policy's, not the
+    /// key's.
     table_full: u32 = 0,
     /// 0 when allowed; the same request passes at that time, and not a millisecond earlier, if
     /// nothing else is counted until then.

@@ -1,9 +1,9 @@
-//! One of a table's shards: open addressing over buckets of eight slots. A key may stand in either of
-//! two buckets and nowhere else, so that every operation looks at 16 slots at most, however an attacker
-//! chooses keys, and a slot is freed by one store: nothing is ever moved to close a gap.
+//! One of a table's shards: open addressing over buckets of eight slots. A key may stand in either
+//! of two buckets and nowhere else, so that every operation looks at 16 slots at most, however an
+//! attacker chooses keys, and a slot is freed by one store: nothing is ever moved to close a gap.
 //!
-//! A private shard grows: a larger array is allocated and each following call moves two buckets into
-//! it. A shard in a mapped file has a fixed size.
+//! A private shard grows: a larger array is allocated and each following call moves two buckets
+//! into it. A shard in a mapped file has a fixed size.
 //!
 //! All functions expect the shard's lock to be held.
 const std = @import("std");
@@ -77,7 +77,8 @@ pub const PutError = error{Full};
 pub const Shard = struct {
     head: *Head,
     buckets: []Bucket,
-    /// The array before the last growth, until its entries have moved; buckets below `drained` have.
+    /// The array before the last growth, until its entries have moved; buckets below `drained`
+    /// have.
     draining: []Bucket = &.{},
     drained: usize = 0,
     quota: Quota,
@@ -129,9 +130,9 @@ pub const Shard = struct {
     ) PutError!void {
         shard.sweep(now_ms, buckets_swept_per_insert);
         shard.growIfLoaded();
-        var slot = shard.freeSlot(fp, now_ms) orelse shard.makeRoom(fp, now_ms) orelse after_growth: {
+        var slot = shard.freeSlot(fp, now_ms) orelse shard.makeRoom(fp, now_ms) orelse grown: {
             if (!shard.grow()) return error.Full;
-            break :after_growth shard.freeSlot(fp, now_ms).?;
+            break :grown shard.freeSlot(fp, now_ms).?;
         };
         if (slot.lo == 0 and !shard.quota.take()) {
             shard.sweep(now_ms, buckets_swept_when_full);
@@ -156,7 +157,8 @@ pub const Shard = struct {
         shard.quota.give();
     }
 
-    /// When the first of the slots that `fp` may use comes free of its entry; null when none has one.
+    /// When the first of the slots that `fp` may use comes free of its entry; null when none has
+    /// one.
     pub fn freeAt(shard: *Shard, fp: Fingerprint) ?u64 {
         if (shard.buckets.len == 0) return null;
         var earliest: ?u64 = null;
@@ -265,7 +267,8 @@ pub const Shard = struct {
         shard.draining = &.{};
     }
 
-    /// Makes whole what a killed process left: its journaled change is done, the count is taken anew.
+    /// Makes whole what a killed process left: its journaled change is done, the count is taken
+    /// anew.
     pub fn recover(shard: *Shard) void {
         const head = shard.head;
         if (head.journal_slot != 0 and head.journal_slot <= shard.slotCount()) {
@@ -276,7 +279,8 @@ pub const Shard = struct {
         var used: u32 = 0;
         for (shard.buckets) |*bucket| for (bucket) |*slot| {
             if (slot.lo == 0) continue;
-            // Killed while it moved a slot: it is in both places, and `find` would not see this one.
+            // Killed while it moved a slot: it is in both places, and `find` would not see this
+            // one.
             if (shard.find(.{ .lo = slot.lo, .hi = slot.hi }) != slot) store(&slot.lo, 0);
             used += @intFromBool(slot.lo != 0);
         };
@@ -353,8 +357,8 @@ inline fn scale(bits: u32, len: usize) usize {
     return @intCast((@as(u64, bits) * @as(u64, len)) >> 32);
 }
 
-/// A store that neither compiler nor processor may reorder with the ones before it: a process can be
-/// killed between any two.
+/// A store that neither compiler nor processor may reorder with the ones before it: a process can
+/// be killed between any two.
 inline fn store(pointer: anytype, value: @TypeOf(pointer.*)) void {
     @atomicStore(@TypeOf(pointer.*), pointer, value, .release);
 }

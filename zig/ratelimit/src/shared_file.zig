@@ -1,12 +1,13 @@
 //! A table in a memory-mapped file, for all processes of a host: layout, opening, and finding out
 //! which process has died. The table's code is the private table's.
 //!
-//! Layout: a page with `Header`, the 64 shard heads, the buckets shard by shard. The size is fixed when
-//! the file is made, and its blocks are allocated then: a full disk is an error, not a SIGBUS later.
+//! Layout: a page with `Header`, the 64 shard heads, the buckets shard by shard. The size is fixed
+//! when the file is made, and its blocks are allocated then: a full disk is an error, not a SIGBUS
+//! later.
 //!
-//! Processes are told apart by record locks on bytes far behind the file's end, one byte per open file
-//! (open file description locks: fcntl(2)). The kernel drops them when a process ends, however it
-//! ends, also in another container, and never reuses one that lives, as it does process ids.
+//! Processes are told apart by record locks on bytes far behind the file's end, one byte per open
+//! file (open file description locks: fcntl(2)). The kernel drops them when a process ends, however
+//! it ends, also in another container, and never reuses one that lives, as it does process ids.
 const std = @import("std");
 const builtin = @import("builtin");
 const posix = std.posix;
@@ -299,7 +300,8 @@ fn allocate(fd: posix.fd_t, bytes: u64) OpenError!void {
     };
 }
 
-// ---- record locks --------------------------------------------------------------------------------
+// ---- record locks
+// --------------------------------------------------------------------------------
 
 /// fcntl commands for locks of the open file, not of the process; the standard library lacks them.
 const ofd = switch (builtin.os.tag) {

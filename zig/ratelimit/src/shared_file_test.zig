@@ -93,10 +93,10 @@ test "a lock of a dead process is taken over, and what it was writing is finishe
     const before = slot.entry;
 
     // As a process leaves it that is killed between the journal and the second half of a change.
-    const full = limiter.rule.take(limiter.rule.take(limiter.rule.take(before, 100, 1).?, 100, 1).?, 100, 1).?;
+    const full = limiter.rule.take(before, 100, 3).?;
     const slots: [*]@TypeOf(slot.*) = @ptrCast(shard.buckets.ptr);
     shard.head.journal_entry = full;
-    shard.head.journal_slot = @intCast((@intFromPtr(slot) - @intFromPtr(slots)) / @sizeOf(@TypeOf(slot.*)) + 1);
+    shard.head.journal_slot = @intCast(slot - slots + 1);
     slot.entry.expires_ms = full.expires_ms;
     shard.head.used += 5;
     // Nobody has this number.

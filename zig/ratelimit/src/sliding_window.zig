@@ -1,7 +1,7 @@
 //! The sliding-window counter: the window before this one counts for as much of it as a window that
-//! ends now would still cover. With `f` the part of the window gone by, the estimate is
-//! `previous * (1 - f) + current`, and a request passes when estimate + cost <= limit. Compared without
-//! a division, in units of requests times milliseconds, hence exact.
+//! ends now would still cover. With `f` the part of the window gone by, the estimate is `previous *
+//! (1 - f) + current`, and a request passes when estimate + cost <= limit. Compared without a
+//! division, in units of requests times milliseconds, hence exact.
 //! Entry: `expires_ms` is two windows after the current one's start, `a` the count of the window
 //! before, `b` that of the current one.
 const rule_ = @import("rule.zig");

@@ -1,8 +1,8 @@
-//! Entries of all keys of one limiter, in 64 shards with a lock each. The same code serves a private
-//! table in this process's memory and one in a mapped file (shared_file.zig).
+//! Entries of all keys of one limiter, in 64 shards with a lock each. The same code serves a
+//! private table in this process's memory and one in a mapped file (shared_file.zig).
 //!
-//! Closing is safe beside running calls: a `Table`'s own memory is reused but never returned, so that a
-//! call that comes late finds a lock to take, and then an `epoch` that is not its own.
+//! Closing is safe beside running calls: a `Table`'s own memory is reused but never returned, so
+//! that a call that comes late finds a lock to take, and then an `epoch` that is not its own.
 const std = @import("std");
 const Allocator = std.mem.Allocator;
 const key_hash = @import("key_hash.zig");
@@ -152,7 +152,8 @@ pub const Table = struct {
                     if (shard.draining.len == 0 or stuck) break else continue;
                 }
                 const end = @min(next + buckets_per_chunk, shard.buckets.len);
-                for (shard.buckets[next..end]) |*bucket| removed += shard.sweepBucket(bucket, now_ms);
+                for (shard.buckets[next..end]) |*bucket|
+                    removed += shard.sweepBucket(bucket, now_ms);
             }
         }
         return removed;

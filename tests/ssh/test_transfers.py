@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def test_a_slow_reader_holds_little_memory_and_nobody_up(forge, work, big):
         slow += f"{shlex.join([sys.executable, '-c', throttle])}; }}; f"
         environment = client.environment() | {"GIT_SSH_COMMAND": slow, "GIT_SSH_VARIANT": "ssh"}
         command = ["git", "clone", "-q", "--bare", client.url("alice/big"), str(work / "slow")]
-        with subprocess.Popen(command, env=environment) as reader:
+        with subprocess.Popen(command, env=environment, start_new_session=True) as reader:
             grown = 0
             for number in range(SLOW_S):
                 client.clone("alice/project", f"other{number}")
@@ -101,7 +102,7 @@ def test_a_slow_reader_holds_little_memory_and_nobody_up(forge, work, big):
                 assert reader.wait(timeout=BIG_MB * 3) == 0
             else:
                 assert reader.poll() is None, "the reader was not slow"
-                reader.terminate()
+                os.killpg(reader.pid, signal.SIGTERM)
         if BIG_MB <= SLOW_S:
             assert forge.objects(work / "slow") == forge.objects(big)
         assert grown < HELD_KB, f"{grown} KB for one slow reader"
@@ -145,7 +146,7 @@ def test_a_client_that_vanished_is_noticed(forge, work):
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=forge.environment()
         ) as ssh:
             assert ssh.stdout.read(4)
-            ssh.send_signal(19)  # SIGSTOP
+            ssh.send_signal(signal.SIGSTOP)
             own.wait_for("disconnected", reason="keepalive")
             own.settled(connections=0, gits_running=0)
             ssh.kill()
@@ -167,13 +168,16 @@ async def _fetch(server: Server, request: bytes, window: int, packet: int) -> by
         )
         process.stdin.write(request)
         process.stdin.write_eof()
-        output = await process.stdout.read()
+        # Progress on stderr uses up the same window: it has to be read along.
+        output, _ = await asyncio.gather(process.stdout.read(), process.stderr.read())
         done = await process.wait()
         assert done.exit_status == 0, done.stderr
         return output
 
 
-@pytest.mark.parametrize(("window", "packet"), [(100, 256), (1, 256), (4096, 1 << 20), (65536, 300)])
+@pytest.mark.parametrize(
+    ("window", "packet"), [(100, 256), (1, 256), (4096, 1 << 20), (65536, 300)]
+)
 def test_an_early_end_and_a_tiny_window_lose_no_byte(forge, window, packet):
     """Protocol version 0 without side bands: the pack is the same bytes every time."""
     bare = forge.repositories / "alice/small.git"

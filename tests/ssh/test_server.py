@@ -1,0 +1,403 @@
+"""`GitServer` as Python sees it: settings, decisions, events, and errors with their cure."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pyplue.ssh import GitServer, Principal, SshConfigError, SshError, libssh_version
+
+from .forge import Client, Forge, known_hosts
+
+
+class InProcess:
+    """A GitServer in this process, in the shape that Client takes."""
+
+    user = "git"
+
+    def __init__(self, forge: Forge, server: GitServer) -> None:
+        self.forge, self.port = forge, server.port
+        self.known_hosts = known_hosts(forge, server.port)
+
+
+@pytest.fixture
+def start(forge: Forge):
+    """Starts a server, stopped at the end of the test."""
+    running: list[GitServer] = []
+
+    def with_settings(**settings) -> tuple[GitServer, Client]:
+        settings.setdefault("host_key", forge.keys["host"].private)
+        server = GitServer(forge.repositories, port=0, **settings)
+        running.append(server)
+        server.start()
+        return server, Client(InProcess(forge, server))
+
+    yield with_settings
+    for server in running:
+        server.stop()
+
+
+def read(client: Client, repository: str = "alice/project") -> bool:
+    answer = client.ssh(f"git-upload-pack '{repository}'", input=b"0000")
+    return answer.returncode == 0 and b"refs/heads/main" in answer.stdout
+
+
+def test_a_key_table_needs_no_function(start, forge):
+    mine = Principal([forge.keys["alice"].line + " a comment"], ["read alice/*"])
+    server, client = start(keys={"alice": mine})
+    assert read(client)
+    assert not read(client, "bob/private")
+    assert client.ssh("git-receive-pack 'alice/project'").returncode != 0
+    assert server.counters()["decisions_total"] == 0
+
+
+@pytest.mark.parametrize("entry", ["line", "lines", "principal"])
+def test_the_ways_to_write_a_table(start, forge, entry):
+    line = forge.keys["alice"].line
+    value = {"line": line, "lines": [line], "principal": Principal([line])}[entry]
+    _, client = start(keys={"alice": value}, default_access="read")
+    assert read(client)
+
+
+def test_keys_alone_open_nothing(start, forge, caplog):
+    _, client = start(keys={"alice": forge.keys["alice"].line})
+    assert not read(client)
+    assert "nobody may read" in caplog.text
+
+
+def test_functions_decide(start, forge):
+    asked = []
+
+    def authenticate(user: str, key: str) -> str | None:
+        asked.append((user, key))
+        return "alice" if key == forge.keys["alice"].line else None
+
+    def authorize(principal: str, repository: str, write: bool) -> bool:
+        asked.append((principal, repository, write))
+        return repository == "alice/project" and not write
+
+    _, client = start(authenticate=authenticate, authorize=authorize)
+    assert read(client)
+    assert not read(client, "bob/private")
+    assert asked[:2] == [("git", forge.keys["alice"].line), ("alice", "alice/project", False)]
+    assert client.ssh("git-receive-pack '/alice/project.git'").returncode != 0
+    assert asked[-1] == ("alice", "alice/project", True)
+
+
+def test_a_table_and_a_function_together(start, forge):
+    _, client = start(
+        keys={"bob": Principal([forge.keys["bob"].line], ["read bob/*"])},
+        authenticate=lambda user, key: "guest",
+        authorize=lambda who, repository, write: who == "guest",
+    )
+    assert read(client)
+    assert read(Client(client.server, "bob"), "bob/private")
+    assert not read(Client(client.server, "bob"))
+
+
+WRONG = {
+    "an exception": lambda *_: 1 / 0,
+    "True": lambda *_: True,
+    "a number": lambda *_: 1,
+    "empty": lambda *_: "",
+    "bytes": lambda *_: b"alice",
+    "too long": lambda *_: "a" * 300,
+    "control characters": lambda *_: "alice\nadmin",
+    "a NUL": lambda *_: "alice\0admin",
+}
+
+
+@pytest.mark.parametrize("authenticate", WRONG.values(), ids=WRONG.keys())
+def test_what_is_no_name_lets_nobody_in(start, authenticate, caplog):
+    _, client = start(authenticate=authenticate, default_access="write")
+    assert client.ssh("id").returncode == 255
+    assert "refused" in caplog.text
+
+
+@pytest.mark.parametrize("answer", [1, "yes", None, [], object()])
+def test_what_is_not_true_allows_nothing(start, answer, caplog):
+    _, client = start(
+        authenticate=lambda user, key: "alice", authorize=lambda who, repository, write: answer
+    )
+    assert not read(client)
+    assert "not bool" in caplog.text
+
+
+def test_an_answer_that_comes_too_late_is_a_no(start):
+    def slow(user: str, key: str) -> str:
+        time.sleep(0.6)
+        return "alice"
+
+    server, client = start(authenticate=slow, default_access="read", decision_timeout_ms=200)
+    before = server.counters()["decisions_timeout_total"]
+    assert client.ssh("id").returncode == 255
+    assert server.counters()["decisions_timeout_total"] > before
+
+
+def test_a_server_is_stopped_from_inside_its_own_callback(start):
+    stopping = threading.Event()
+
+    def authenticate(user: str, key: str) -> str | None:
+        server.stop()
+        stopping.set()
+        return "alice"
+
+    server, client = start(authenticate=authenticate, default_access="read", drain_timeout_s=0)
+    client.ssh("id")
+    assert stopping.wait(10)
+    server.stop()
+    assert server.port == 0
+
+
+def test_keys_come_and_go_while_it_runs(start, forge):
+    server, client = start(keys={})
+    line = forge.keys["alice"].line
+    assert not read(client)
+    server.add_key("alice", line, ["read alice/*"])
+    assert read(client)
+    server.add_key("alice", line, [])
+    assert not read(client)
+    with pytest.raises(SshConfigError):
+        server.add_key("bob", line)
+    assert server.remove_key(line)
+    assert not server.remove_key(line)
+    assert client.ssh("id").returncode == 255
+    server.replace_keys({"alice": Principal([line], ["read *"])})
+    assert read(client)
+
+
+def test_events_and_counters(start, forge, caplog):
+    caplog.set_level(logging.DEBUG, "pyplue.ssh")
+    server, client = start(keys={"alice": Principal([forge.keys["alice"].line], ["read *"])})
+    before = server.counters()
+    assert read(client)
+    deadline = time.monotonic() + 5
+    while "event" not in caplog.text and "finished" not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    server.stop()
+    events = [record.event for record in caplog.records if hasattr(record, "event")]
+    names = [event["event"] for event in events]
+    for wanted in ("listening", "authenticated", "command", "finished", "stopped"):
+        assert wanted in names
+    command = next(event for event in events if event["event"] == "command")
+    assert (command["principal"], command["repository"]) == ("alice", "alice/project")
+    after = server.counters()
+    assert after["commands_total"] == before["commands_total"] + 1
+    assert after["bytes_out_total"] > before["bytes_out_total"]
+
+
+def test_start_stop_and_start_again(forge):
+    server = GitServer(
+        forge.repositories,
+        port=0,
+        host_key=forge.keys["host"].private,
+        keys={"alice": Principal([forge.keys["alice"].line], ["read *"])},
+    )
+    for _ in range(5):
+        assert server.port == 0
+        assert not server.running
+        with server:
+            assert server.running
+            assert read(Client(InProcess(forge, server)))
+        server.stop()
+
+
+def test_one_server_for_a_process(start, forge):
+    start()
+    second = GitServer(forge.repositories, port=0, host_key=forge.keys["host"].private)
+    with pytest.raises(SshError, match=r"stop\(\) it first"):
+        second.start()
+    second.stop()
+
+
+def test_a_host_key_is_made_for_its_owner_alone(start, work):
+    path = work / "new_key"
+    server, _ = start(host_key=path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    text = subprocess.run(
+        ["ssh-keygen", "-y", "-f", str(path)], check=True, capture_output=True, text=True
+    ).stdout
+    assert text.startswith("ssh-ed25519 ")
+    scan = ["ssh-keyscan", "-t", "ed25519", "-p", str(server.port), "127.0.0.1"]
+    offered = subprocess.run(scan, check=True, capture_output=True, text=True).stdout
+    assert text.split()[1] in offered
+
+
+def test_a_host_key_stays_the_same(start, work):
+    server, _ = start(host_key=work / "key")
+    first = (work / "key").read_bytes()
+    server.stop()
+    server.start()
+    assert (work / "key").read_bytes() == first
+
+
+def test_versions():
+    major, minor = libssh_version().split(".")[:2]
+    assert (int(major), int(minor)) >= (0, 10)
+
+
+# ---- what is wrong says so, with the cure, and leaves nothing running ---------------------------
+
+
+def refused(error: type[Exception], words: str, **settings) -> None:
+    threads = threading.active_count()
+    descriptors = len(os.listdir("/proc/self/fd"))
+    server = GitServer(**settings)
+    try:
+        with pytest.raises(error, match=words):
+            server.start()
+        assert server.port == 0
+    finally:
+        server.stop()
+    assert threading.active_count() == threads
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+
+
+@pytest.fixture
+def good(forge: Forge) -> dict:
+    return {"repos": forge.repositories, "port": 0, "host_key": forge.keys["host"].private}
+
+
+def test_a_port_in_use(good):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        refused(SshError, rf"(?i)port.*{port}|{port}.*in use", **good | {"port": port})
+
+
+def test_repositories_that_are_missing(good, work):
+    refused(SshError, r"nowhere", **good | {"repos": work / "nowhere"})
+
+
+def test_repositories_that_are_a_file(good, work):
+    (work / "file").write_text("")
+    refused(SshError, r"file", **good | {"repos": work / "file"})
+
+
+def test_a_host_key_that_others_may_read(good, forge, work):
+    key = work / "open"
+    key.write_bytes(forge.keys["host"].private.read_bytes())
+    key.chmod(0o644)
+    refused(SshError, r"(?s)open.*chmod", **good | {"host_key": key})
+
+
+def test_a_host_key_that_is_none(good, work):
+    key = work / "noise"
+    key.write_bytes(b"no key")
+    key.chmod(0o600)
+    refused(SshError, r"noise", **good | {"host_key": key})
+
+
+def test_a_host_key_in_a_directory_that_is_missing(good, work):
+    refused(SshError, r"missing", **good | {"host_key": work / "missing" / "key"})
+
+
+def test_git_that_is_missing(good):
+    refused(SshError, r"no-such-git", **good | {"git": "no-such-git"})
+
+
+SETTINGS = {
+    "unknown name": ({"max_conections": 3}, r"max_conections"),
+    "wrong type": ({"max_channels": "3"}, r"max_channels"),
+    "out of range": ({"max_channels": 0}, r"max_channels"),
+    "negative": ({"login_grace_s": -1}, r"login_grace_s"),
+    "a word for a choice": ({"default_access": "all"}, r"default_access"),
+    "an address that is a name": ({"host": "localhost"}, r"localhost|bind_address"),
+    "a user with a space": ({"user": ""}, r"user"),
+}
+
+
+@pytest.mark.parametrize(("settings", "words"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_settings_that_are_wrong(good, settings, words):
+    refused((SshConfigError, SshError), words, **good | settings)
+
+
+def test_an_algorithm_that_this_libssh_lacks(good):
+    words = r"ciphers.*does not have"
+    refused((SshConfigError, SshError), words, **good | {"ciphers": "rot13"})
+
+
+@pytest.mark.parametrize(
+    "line", ["", "ssh-ed25519", "ssh-ed25519 !!!!", "ssh-dss AAAAB3NzaC1kc3M=", "rubbish", "a\0b"]
+)
+def test_key_lines_that_are_none(good, line):
+    refused(SshConfigError, r"(?i)key|NUL", **good | {"keys": {"alice": line}})
+
+
+def test_rules_that_are_none(good, forge):
+    keys = {"alice": Principal([forge.keys["alice"].line], ["admin *"])}
+    refused(SshConfigError, r"(?i)rule", **good | {"keys": keys})
+
+
+@pytest.mark.parametrize("port", [-1, 65536])
+def test_a_port_out_of_range(forge, port):
+    with pytest.raises(SshConfigError, match="65535"):
+        GitServer(forge.repositories, port=port)
+
+
+def test_a_server_that_is_not_stopped_ends_with_the_process(forge):
+    """No hang, no crash and no word on stderr when a script just ends."""
+    script = textwrap.dedent(
+        f"""
+        from pyplue.ssh import GitServer
+        server = GitServer({str(forge.repositories)!r}, port=0,
+                           host_key={str(forge.keys["host"].private)!r},
+                           authenticate=lambda user, key: "alice", default_access="read")
+        server.start()
+        print(server.port)
+        """
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert int(answer.stdout) > 0
+    assert "Traceback" not in answer.stderr
+
+
+def test_python_m_pyplue_ssh_is_the_command():
+    answer = subprocess.run(
+        [sys.executable, "-m", "pyplue.ssh", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "libssh" in answer.stdout
+
+
+def test_ssh_audit_finds_nothing_that_is_not_listed(start, need):
+    """Each finding that stays has its reason here."""
+    program = Path(need("ssh-audit"))
+    server, _ = start()
+    answer = subprocess.run(
+        [program, "--json", "-p", str(server.port), "127.0.0.1"],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    report = json.loads(answer.stdout)
+    found = {}
+    for kind in ("kex", "key", "enc", "mac"):
+        for algorithm in report[kind]:
+            notes = algorithm.get("notes", {})
+            worst = notes.get("fail", []) + notes.get("warn", [])
+            if worst:
+                found[algorithm["algorithm"]] = worst
+    reasons = {
+        # libssh before 0.12 has no post-quantum key exchange; curve25519 is what is left.
+        "curve25519-sha256": ["does not provide protection against post-quantum attacks"],
+        "curve25519-sha256@libssh.org": [
+            "does not provide protection against post-quantum attacks"
+        ],
+    }
+    assert found == {name: reasons[name] for name in found if name in reasons}
+    assert not report.get("cves")

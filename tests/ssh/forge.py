@@ -61,7 +61,7 @@ class Forge:
         self.repositories = self.directory / "repositories"
         self.home = self.directory / "home"
         for path in (self.repositories, self.home):
-            path.mkdir()
+            path.mkdir(parents=True)
         (self.home / ".gitconfig").write_text(
             "[user]\n\tname = Alice\n\temail = alice@example.org\n[init]\n\tdefaultBranch = main\n"
             "[core]\n\tfsync = none\n[gc]\n\tauto = 0\n[advice]\n\tdetachedHead = false\n"
@@ -310,7 +310,9 @@ def serve(
 class Sshd:
     """OpenSSH's sshd with forced commands, as a check of the tests and for comparisons."""
 
-    def __init__(self, forge: Forge, prefix: tuple[str, ...], address: str) -> None:
+    def __init__(
+        self, forge: Forge, prefix: tuple[str, ...], address: str, forced: bool = True
+    ) -> None:
         self.forge = forge
         self.user = getpass.getuser()
         run = forge.directory / f"sshd-{time.monotonic_ns()}"
@@ -320,7 +322,8 @@ class Sshd:
         for person in forge.people().values():
             command = shlex.join([*script, json.dumps(person["rules"])])
             quoted = command.replace("\\", "\\\\").replace('"', '\\"')
-            lines += [f'restrict,command="{quoted}" {key}' for key in person["keys"]]
+            only = f'restrict,command="{quoted}" ' if forced else ""
+            lines += [f"{only}{key}" for key in person["keys"]]
         (run / "keys").write_text("\n".join(lines) + "\n")
         self.port = free_port()
         (run / "config").write_text(
@@ -348,9 +351,14 @@ class Sshd:
 
 @contextmanager
 def sshd(
-    forge: Forge, *, prefix: tuple[str, ...] = (), address: str = "127.0.0.1"
+    forge: Forge,
+    *,
+    prefix: tuple[str, ...] = (),
+    address: str = "127.0.0.1",
+    forced: bool = True,
 ) -> Iterator[Sshd]:
-    server = Sshd(forge, prefix, address)
+    """sshd; without `forced` commands it runs whatever a client asks for, at its own speed."""
+    server = Sshd(forge, prefix, address, forced)
     try:
         yield server
     finally:

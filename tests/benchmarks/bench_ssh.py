@@ -48,6 +48,7 @@ class Peer:
         self.forge = forge
         self.process = subprocess.Popen(
             [*command, str(forge.repositories), host, str(keys)],
+            stderr=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
         )

@@ -94,7 +94,6 @@ def test_after_the_victims_key_was_offered_one_is_still_oneself(raw, people, ord
     assert b"refs/heads/main" in output
 
 
-@pytest.mark.xfail(run=False, reason="the server answers nothing more on such a connection")
 def test_a_key_offered_after_the_login_changes_nothing(raw, people):
     raw.request_auth()
     raw.sign(people["bob"].asbytes(), people["bob"], user=raw.user)

@@ -31,7 +31,7 @@ KILLS = int(os.environ.get("PLUE_SSH_KILLS", "60"))
 
 IDLE_KB = 64  # the contract: what one idle authenticated connection costs at most
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = pytest.mark.timeout(60)
 
 
 def at_rest(server: Server, descriptors: int) -> None:

@@ -254,6 +254,7 @@ def test_a4_reset_size_takes_the_outer_terminals_size(home: Home) -> None:
     session = terminal.session.wait()
     with session.client() as client:
         client.control(cmd="resize", cols=150, rows=50)
+        assert client.answers(), "the resize is done"
         terminal.send(b"stty size\r")
         terminal.expect(b"50 150")
         client.control(cmd="reset-size")

@@ -33,6 +33,32 @@ def test_a6_a_signal_is_passed_on_and_the_end_is_orderly(home: Home, number: int
     assert not (session.path / "ipc.sock").exists()
 
 
+def test_a6_under_nohup_a_hang_up_changes_nothing(home: Home) -> None:
+    process = home.start(
+        "sh",
+        "-c",
+        "echo up; read x; echo got $x",
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    session = process.session.wait()
+    session.wait_output("up")
+    process.signal(signal.SIGHUP)
+    with session.client() as client:
+        client.type(b"on\n")
+        assert b"got on" in process.wait().out
+
+
+@pytest.mark.parametrize("name", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"])
+def test_a6_a_signal_that_is_fatal_to_it_gives_the_terminal_back(home: Home, name: str) -> None:
+    terminal = home.terminal("sh", "-c", "echo up; exec sleep 60")
+    terminal.expect(b"up")
+    session = terminal.session.wait()
+    terminal.signal(signal.Signals[name])
+    assert terminal.wait() != 0
+    assert terminal.restored()
+    eventually(lambda: not alive(session.info["pid"]), what="the kernel hangs up the child")
+
+
 @pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 def test_a6_the_childs_own_exit_code_counts(home: Home, number: int) -> None:
     name = signal.Signals(number).name[3:]
@@ -153,7 +179,7 @@ def obstruct_with_links(home: Home) -> None:
         obstruct_directory,
         obstruct_session,
         obstruct_recording,
-        pytest.param(obstruct_session_json, marks=pytest.mark.xfail(reason="finding 9")),
+        obstruct_session_json,
         obstruct_socket,
         obstruct_with_links,
     ],

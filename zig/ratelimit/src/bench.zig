@@ -23,6 +23,7 @@ pub fn run(allocator: Allocator, out: *std.Io.Writer) !void {
     });
     try uniform(allocator, out);
     try plainMapPause(allocator, out);
+    try flood(allocator, out);
     try out.flush();
 }
 
@@ -131,6 +132,47 @@ fn plainMapPause(allocator: Allocator, out: *std.Io.Writer) !void {
         worst_ns = @max(worst_ns, threadNs() - before_ns);
     }
     try out.print("  std.StringHashMap                 {d:>8.3}\n", .{ms(worst_ns)});
+}
+
+/// New keys by the million against a full table, and a client at its limit that checks in between.
+fn flood(allocator: Allocator, out: *std.Io.Writer) !void {
+    const flood_keys = 10_000_000;
+    const between = 1000;
+    const limiter = try open(allocator, .sliding_window, uniform_keys);
+    defer close(allocator, limiter);
+    limiter.rule.limit = 5;
+    for (0..5) |_| _ = try limiter.check(epoch, "victim", 1, clock.coarseMs());
+    const times = try allocator.alloc(u64, flood_keys / between);
+    defer allocator.free(times);
+    var buffer: [32]u8 = undefined;
+    var passed: u32 = 0;
+    var timer = try std.time.Timer.start();
+    for (0..flood_keys) |i| {
+        _ = try limiter.check(epoch, keyText(&buffer, i), 1, clock.coarseMs());
+        if (i % between != 0) continue;
+        const before_ns = threadNs();
+        passed += @intFromBool(try limiter.check(epoch, "victim", 1, clock.coarseMs()));
+        times[i / between] = threadNs() - before_ns;
+    }
+    const ns_per_key = timer.read() / flood_keys;
+    std.mem.sort(u64, times, {}, std.sort.asc(u64));
+    try out.print("\nflood of {d} keys against {d}: {d} ns a key, {d} keys held, {d} bytes\n", .{
+        flood_keys,
+        uniform_keys,
+        ns_per_key,
+        try limiter.table.count(epoch),
+        try limiter.table.slotBytes(epoch),
+    });
+    try out.print("  a client at its limit: {d} passed; its check, us of processor time: " ++
+        "median {d:.2}, p99.9 {d:.2}\n", .{
+        passed,
+        us(times[times.len / 2]),
+        us(times[times.len * 999 / 1000]),
+    });
+}
+
+fn us(ns: u64) f64 {
+    return @as(f64, @floatFromInt(ns)) / std.time.ns_per_us;
 }
 
 fn ms(ns: u64) f64 {

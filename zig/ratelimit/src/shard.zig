@@ -91,7 +91,7 @@ pub const Shard = struct {
     const max_load_percent = 80;
     const buckets_moved_per_call = 2;
     const buckets_swept_per_insert = 1;
-    const buckets_swept_when_full = 8;
+    const buckets_swept_when_full = 2;
 
     pub inline fn find(shard: *Shard, fp: Fingerprint) ?*Slot {
         if (findIn(shard.buckets, fp)) |slot| return slot;

@@ -163,7 +163,7 @@ pub const Table = struct {
     /// an insert sweeps only its own shard. True when there is room now.
     pub fn sweepElsewhere(table: *Table, epoch: u32, now_ms: u64) Closed!bool {
         const shards_per_call = 4;
-        const buckets_per_shard = 4;
+        const buckets_per_shard = 2;
         for (0..shards_per_call) |_| {
             const next = table.sweep_shard.fetchAdd(1, .monotonic) % shard_count;
             const place = &table.places[next];

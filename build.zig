@@ -21,8 +21,13 @@ pub fn build(b: *std.Build) void {
     ) orelse .ReleaseSafe;
 
     // libssh comes from the system that builds; a cross build for a wheel has none.
-    const ssh = b.option(bool, "ssh", "Build plue_ssh, which needs libssh (default: native only)") orelse
-        (target.query.isNativeOs() and target.query.isNativeAbi() and target.query.cpu_arch == null);
+    const is_native = target.query.isNativeOs() and target.query.isNativeAbi() and
+        target.query.cpu_arch == null;
+    const ssh = b.option(
+        bool,
+        "ssh",
+        "Build plue_ssh, which needs libssh (default: native builds only)",
+    ) orelse is_native;
 
     const test_step = b.step("test", "Run the tests of every package in Debug and ReleaseSafe");
     for (packages) |name| {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,11 @@ IN_CI = os.environ.get("CI") == "true"
 
 
 def pytest_configure() -> None:
+    # Started in the background of a script, everything ignores these; programs under test pass on
+    # to their children what they find, as they should.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     local = [ROOT / ".venv" / "bin", ROOT / "bun" / "node_modules" / ".bin"]
     os.environ["PATH"] = os.pathsep.join([*map(str, local), os.environ["PATH"]])
 

@@ -300,7 +300,7 @@ pub export fn ratelimit_check_key(handle: u32, key: ?[*]const u8, key_bytes: u32
     return allowed;
 }
 
-/// The two arguments that differ between most calls: each one more costs a caller in Python a tenth.
+/// The two arguments that differ between calls: each one more costs a caller in Python a tenth.
 pub export fn ratelimit_check_text(handle: u32, key: ?[*:0]const u8) bool {
     const text = key orelse return refuse(error.NullPointer);
     const bytes = boundedSpan(text) catch |err| return refuse(err);

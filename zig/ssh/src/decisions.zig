@@ -257,6 +257,7 @@ pub const Decisions = struct {
         defer decisions.allocator.free(open.text);
         var answer: Answer = .{ .id = id, .token = open.token, .allow = allow, .principal = null };
         if (allow and open.is_authenticate) {
+            // A fingerprint always fits a principal's name.
             answer.principal = named orelse (Principal.init(&open.fingerprint) catch unreachable);
         }
         open.mailbox.deliver(open.mailbox.context, answer);

@@ -124,7 +124,7 @@ test "a key that others can read, and a file that is no key, are refused with th
     const modes = [_]std.fs.File.Mode{ 0o644, 0o600 };
     for (modes, [_][]const u8{ "chmod 600", "ssh-keygen" }) |mode, cure| {
         const file = try tmp.dir.createFile("key", .{ .mode = mode });
-        defer tmp.dir.deleteFile("key") catch {};
+        defer tmp.dir.deleteFile("key") catch {}; // the folder goes with the test
         try file.writeAll("not a key");
         file.close();
         const path = try std.fs.path.joinZ(testing.allocator, &.{ root, "key" });

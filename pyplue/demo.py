@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sysconfig
 import tempfile
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from pyplue import ffi
 from pyplue.ratelimit import RateLimiter
+from pyplue.ssh import GitServer
 
 
 def tokens() -> str:
@@ -103,9 +105,77 @@ def limits() -> str:
         )
 
 
+def git_over_ssh() -> str:
+    """Serves a repository whose keys are in SQLite; the real git pushes to it and clones it."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        subprocess.run(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", root / "key"], check=True
+        )
+        database = sqlite3.connect(root / "forge.sqlite", check_same_thread=False)
+        database.execute("CREATE TABLE ssh_keys (user TEXT, public_key TEXT UNIQUE)")
+        line = " ".join((root / "key.pub").read_text().split()[:2])
+        database.execute("INSERT INTO ssh_keys VALUES ('alice', ?)", (line,))
+
+        def authenticate(user: str, public_key: str) -> str | None:
+            query = "SELECT user FROM ssh_keys WHERE public_key = ?"
+            row = database.execute(query, (public_key,)).fetchone()
+            return row[0] if row else None
+
+        def authorize(principal: str, repository: str, write: bool) -> bool:
+            return repository.startswith(f"{principal}/")
+
+        ssh = f"ssh -F none -i {root}/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no"
+        ssh += f" -o UserKnownHostsFile={root}/known_hosts -o BatchMode=yes -o LogLevel=ERROR"
+        who = ["-c", "user.name=Alice", "-c", "user.email=alice@example.org"]
+        environment = {**os.environ, "GIT_SSH_COMMAND": ssh, "GIT_TERMINAL_PROMPT": "0"}
+
+        def git(*words: str | Path) -> float:
+            start = time.perf_counter()
+            subprocess.run(["git", *who, *words], check=True, env=environment, capture_output=True)
+            return time.perf_counter() - start
+
+        size = 16 << 20
+        git("init", "-q", "--bare", root / "repositories" / "alice" / "project.git")
+        git("init", "-q", root / "work")
+        (root / "work" / "large.bin").write_bytes(os.urandom(size))
+        git("-C", root / "work", "add", "-A")
+        git("-C", root / "work", "commit", "-q", "-m", "First")
+        with GitServer(
+            root / "repositories",
+            port=0,
+            host_key=root / "host_key",
+            authenticate=authenticate,
+            authorize=authorize,
+        ) as server:
+            address = f"ssh://git@127.0.0.1:{server.port}"
+            pushed_s = git(
+                "-C", root / "work", "push", "-q", f"{address}/alice/project", "HEAD:main"
+            )
+            cloned_s = git(
+                "clone", "-q", "-b", "main", f"{address}/alice/project.git", root / "again"
+            )
+            refused = subprocess.run(
+                ["git", "clone", f"{address}/bob/secret", root / "no"],
+                env=environment,
+                capture_output=True,
+            )
+        if (root / "again" / "large.bin").read_bytes() != (
+            root / "work" / "large.bin"
+        ).read_bytes():
+            raise RuntimeError("what was cloned is not what was pushed")
+        if refused.returncode == 0:
+            raise RuntimeError("somebody else's repository was given away")
+    return (
+        f"the real git pushed {size >> 20} MB in {pushed_s:.1f} s and cloned them in"
+        f" {cloned_s:.1f} s, with keys from SQLite; another's repository was refused"
+    )
+
+
 STEPS: list[tuple[str, Callable[[], str]]] = [
     ("tokens", tokens),
     ("limits", limits),
+    ("git", git_over_ssh),
     ("terminals", terminals),
 ]
 

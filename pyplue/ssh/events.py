@@ -10,6 +10,8 @@ from typing import Any
 from pyplue import ffi
 
 logger = logging.getLogger("pyplue.ssh")
+# Silent until the application sets up logging.
+logger.addHandler(logging.NullHandler())
 
 # PLUE_SSH_RECORD_MAX of the header.
 RECORD_MAX = 32768

@@ -6,23 +6,36 @@ import asyncio
 import os
 import shlex
 import sys
+from contextlib import suppress
+from typing import Any
 
 import asyncssh
+
+
+async def copy(source: Any, target: Any) -> None:
+    while data := await source.read(65536):
+        target.write(data)
+        await target.drain()
+
+
+async def feed(source: Any, target: asyncio.StreamWriter) -> None:
+    with suppress(BrokenPipeError, ConnectionResetError):  # git has read all that it wanted
+        await copy(source, target)
+    target.close()
 
 
 async def handle(process: asyncssh.SSHServerProcess) -> None:
     service, path = shlex.split(process.command)
     directory = os.path.join(sys.argv[1], path.strip("/").removesuffix(".git") + ".git")
+    pipe = asyncio.subprocess.PIPE
     git = await asyncio.create_subprocess_exec(
-        "git",
-        service.removeprefix("git-"),
-        directory,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        "git", service.removeprefix("git-"), directory, stdin=pipe, stdout=pipe, stderr=pipe
     )
-    await process.redirect(stdin=git.stdin, stdout=git.stdout, stderr=git.stderr)
-    process.exit(await git.wait())
+    feeding = asyncio.create_task(feed(process.stdin, git.stdin))
+    await asyncio.gather(copy(git.stdout, process.stdout), copy(git.stderr, process.stderr))
+    status = await git.wait()
+    feeding.cancel()
+    process.exit(status)
 
 
 async def main() -> None:

@@ -147,12 +147,15 @@ def ls_remote_ms(server: object, work: Path) -> float:
 
 def tree_kb(pid: int) -> int:
     """Proportional set size of a process and all below it."""
-    total = 0
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            total = int(line.split()[1])
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        total += sum(tree_kb(int(child)) for child in (task / "children").read_text().split())
+    process, total = Path(f"/proc/{pid}"), 0
+    try:
+        for line in (process / "smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total = int(line.split()[1])
+        for task in (process / "task").iterdir():
+            total += sum(map(tree_kb, map(int, (task / "children").read_text().split())))
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # It has ended meanwhile.
     return total
 
 
@@ -171,8 +174,10 @@ async def idle_kb(server: object) -> float:
         )
 
     warm = [await connect() for _ in range(3)]
+    await asyncio.sleep(0.5)
     before = tree_kb(server.pid)
     held = [await connect() for _ in range(IDLE)]
+    await asyncio.sleep(0.5)
     each = (tree_kb(server.pid) - before) / IDLE
     for connection in (*held, *warm):
         connection.abort()

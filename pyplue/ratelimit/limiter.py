@@ -42,6 +42,8 @@ _MAX_U32 = 2**32 - 1
 _NEVER = 2**64 - 1
 # struct ratelimit_decision of plue_ratelimit.h.
 _DECISION = struct.Struct("=IIIIQQ")
+# RATELIMIT_ERROR_BATCH_SHAPE there: the keys are not as many as the call says.
+_BATCH_SHAPE = -7
 _native = ffi.ratelimit
 
 
@@ -211,14 +213,24 @@ class RateLimiter:
         if self._clock is not None:
             return [self.check(key, cost) for key in keys]
         verdicts = ffi.buffer(count)
-        joined, lengths = _join(keys)
-        passed = _native.ratelimit_check_many(
-            self._handle, joined, len(joined), lengths, count, cost, verdicts
-        )
+        native = _native.ratelimit_check_many
+        try:
+            joined = "\0".join(keys).encode()  # type: ignore[arg-type]
+            passed = native(self._handle, joined, len(joined), None, count, cost, verdicts)
+        except (TypeError, UnicodeEncodeError):
+            passed = _BATCH_SHAPE
+        if passed == _BATCH_SHAPE:
+            # A key with a NUL inside, bytes, or half a surrogate pair: nothing was counted yet.
+            encoded = [_encode(key) for key in keys]
+            joined = b"".join(encoded)
+            lengths = array("I", map(len, encoded)).tobytes()
+            passed = native(self._handle, joined, len(joined), lengths, count, cost, verdicts)
         if passed < 0:
             raise last_error(self.shared)
-        flags: Any = memoryview(verdicts).cast("B").cast("?")
-        return list(flags)
+        if passed == count:
+            return [True] * count
+        flags: Any = memoryview(verdicts).cast("B").cast("?").tolist()
+        return flags  # type: ignore[no-any-return]
 
     def remaining(self, key: str | bytes) -> int:
         """Requests that would pass now; counts nothing."""
@@ -291,18 +303,6 @@ def _encode(key: str | bytes) -> bytes:
         return key.encode("utf-8", "surrogatepass")
     except AttributeError:
         raise TypeError(f"a key is str or bytes, not {type(key).__name__}") from None
-
-
-def _join(keys: Sequence[str | bytes]) -> tuple[bytes, bytes | None]:
-    """The keys as the library takes them: with a NUL between two, or with their lengths."""
-    try:
-        joined = "\0".join(keys).encode()  # type: ignore[arg-type]
-        if joined.count(0) == len(keys) - 1:
-            return joined, None
-    except (TypeError, UnicodeEncodeError):
-        pass
-    encoded = [_encode(key) for key in keys]
-    return b"".join(encoded), array("I", map(len, encoded)).tobytes()
 
 
 def _whole(value: int, name: str, least: int) -> int:

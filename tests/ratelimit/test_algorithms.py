@@ -7,7 +7,7 @@ import math
 import struct
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ratelimit_models import MODELS
 
@@ -93,6 +93,8 @@ def test_every_step_is_the_models(algorithm: str, limit: int, window: int, steps
     window=st.integers(1, 2**62),
     steps=st.lists(st.tuples(st.integers(0, 2**50), st.integers(1, 2**32 - 1)), max_size=12),
 )
+# The sum of what is counted and the cost does not fit in 32 bits.
+@example(limit=2**32 - 1, window=1, steps=[(0, 1), (0, 2**32 - 1)])
 def test_extreme_numbers_follow_the_model_too(algorithm: str, limit: int, window: int, steps):
     clock = Clock()
     # The library cuts windows to 2^60 ms.

@@ -63,6 +63,12 @@ def test_many_keys_at_once_are_the_same_as_one_by_one():
         assert batch.check_many(["a", "x", "y"]) == [False, True, True]
         assert batch.check_many([]) == []
         assert batch.check_many([""]) == [True]
+        # One key, as many NULs as stand between two.
+        assert batch.check_many(["e\0f"] * 3) == [single.check("e\0f") for _ in range(3)]
+        assert batch.check_many(["\0"]) == [True] and batch.check_many(["\0", "\0"]) == [
+            True,
+            False,
+        ]
         assert batch.check_many(["z"], cost=3) == [False]
 
 

@@ -9,11 +9,11 @@ const Decision = rule_.Decision;
 pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     if (entry.isDead(now_ms)) return .{
         .expires_ms = now_ms +| rule.window_ms,
-        .counts = .{ .a = cost },
+        .counts = .of(cost, 0),
     };
     const count = entry.counts.a;
     if (count > rule.limit - cost) return null;
-    return .{ .expires_ms = entry.expires_ms, .counts = .{ .a = count + cost } };
+    return .{ .expires_ms = entry.expires_ms, .counts = .of(count + cost, 0) };
 }
 
 /// Takes back what `take` counted.

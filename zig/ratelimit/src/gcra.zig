@@ -35,7 +35,7 @@ inline fn entryOf(rule: Rule, now_ms: u64, owed: u128) Entry {
     const ahead_ms = divideUp(owed, rule.limit);
     return .{
         .expires_ms = now_ms +| ahead_ms,
-        .counts = .{ .a = @intCast(wide(ahead_ms) * rule.limit - owed) },
+        .counts = .of(@intCast(wide(ahead_ms) * rule.limit - owed), 0),
     };
 }
 

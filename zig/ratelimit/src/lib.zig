@@ -2,6 +2,7 @@
 //! the clock and turns errors into codes. What the functions mean stands in the header.
 const std = @import("std");
 const builtin = @import("builtin");
+const batch = @import("batch.zig");
 const clock = @import("clock.zig");
 const key_hash = @import("key_hash.zig");
 const limiter_ = @import("limiter.zig");
@@ -402,57 +403,32 @@ pub export fn ratelimit_check_many(
     @memset(verdicts, 0);
     const size = std.math.cast(usize, keys_bytes) orelse return failCode(error.BatchShape);
     const bytes = if (size == 0) "" else (keys orelse return failCode(error.NullPointer))[0..size];
-    const now_ms = clock.forWindow(instance.limiter.windowMs());
-    const passed = if (lengths) |lens|
-        checkWithLengths(instance, handle, bytes, lens[0..count], cost, now_ms, verdicts)
-    else
-        checkSeparated(instance, handle, bytes, cost, now_ms, verdicts);
-    return passed catch |err| {
+    const passed = checkBatch(&instance.limiter, handle, bytes, lengths, cost, verdicts);
+    return @intCast(passed catch |err| {
         @memset(verdicts, 0);
         return failCode(err);
-    };
+    });
 }
 
-fn checkWithLengths(
-    instance: *Instance,
+fn checkBatch(
+    limiter: *limiter_.Limiter,
     handle: u32,
     bytes: []const u8,
-    lengths: []const u32,
+    lengths: ?[*]const u32,
     cost: u32,
-    now_ms: u64,
     verdicts: []u8,
-) Error!i32 {
-    var total: u64 = 0;
-    for (lengths) |len| total += len;
-    if (total != bytes.len) return error.BatchShape;
-    var passed: i32 = 0;
-    var rest = bytes;
-    for (lengths, verdicts) |len, *verdict| {
-        const ok = try instance.limiter.check(handle, rest[0..len], cost, now_ms);
-        rest = rest[len..];
-        verdict.* = @intFromBool(ok);
-        passed += verdict.*;
+) Error!u32 {
+    const now_ms = clock.forWindow(limiter.windowMs());
+    if (lengths) |first| {
+        var keys: batch.Measured = .{ .bytes = bytes, .lengths = first[0..verdicts.len] };
+        var total: u64 = 0;
+        for (keys.lengths) |len| total += len;
+        if (total != bytes.len) return error.BatchShape;
+        return batch.check(limiter, handle, &keys, cost, now_ms, verdicts);
     }
-    return passed;
-}
-
-fn checkSeparated(
-    instance: *Instance,
-    handle: u32,
-    bytes: []const u8,
-    cost: u32,
-    now_ms: u64,
-    verdicts: []u8,
-) Error!i32 {
-    if (std.mem.count(u8, bytes, "\x00") != verdicts.len - 1) return error.BatchShape;
-    var passed: i32 = 0;
-    var keys = std.mem.splitScalar(u8, bytes, 0);
-    for (verdicts) |*verdict| {
-        const ok = try instance.limiter.check(handle, keys.next().?, cost, now_ms);
-        verdict.* = @intFromBool(ok);
-        passed += verdict.*;
-    }
-    return passed;
+    if (batch.Separated.count(bytes) != verdicts.len) return error.BatchShape;
+    var keys: batch.Separated = .{ .bytes = bytes };
+    return batch.check(limiter, handle, &keys, cost, now_ms, verdicts);
 }
 
 // ---- the whole table
@@ -622,6 +598,7 @@ pub export fn ratelimit_version() [*:0]const u8 {
 }
 
 test {
+    _ = @import("batch.zig");
     _ = @import("lock.zig");
     _ = @import("key_hash.zig");
     _ = @import("clock.zig");

@@ -108,6 +108,43 @@ pub const Limiter = struct {
         return limiter.hitPrint(racy.load(&limiter.rule), epoch, fp, cost, now_ms);
     }
 
+    /// `check` for keys whose fingerprints are known: 1 for each that passes, else 0. Returns how
+    /// many pass. Keys of one shard that follow each other are checked under one lock.
+    pub fn checkPrints(
+        limiter: *Limiter,
+        epoch: u32,
+        prints: []const Fingerprint,
+        cost: u32,
+        now_ms: u64,
+        verdicts: []u8,
+    ) Error!u32 {
+        var passed: u32 = 0;
+        var held: ?*Table.Place = null;
+        defer if (held) |place| limiter.table.release(place);
+        for (prints, verdicts) |fp, *verdict| {
+            const place = limiter.table.placeOf(fp);
+            if (held != place) {
+                if (held) |other| limiter.table.release(other);
+                held = null;
+                held = try limiter.table.acquire(epoch, fp, now_ms);
+            }
+            verdict.* = 0;
+            if (place.shard.find(fp)) |slot| {
+                const after = limiter.rule.take(slot.entry, now_ms, cost) orelse continue;
+                place.shard.update(slot, after);
+                verdict.* = 1;
+            } else {
+                limiter.table.release(place);
+                held = null;
+                const rule = racy.load(&limiter.rule);
+                const decision = try limiter.hitPrint(rule, epoch, fp, cost, now_ms);
+                verdict.* = @intFromBool(decision.allowed != 0);
+            }
+            passed += verdict.*;
+        }
+        return passed;
+    }
+
     /// As `hit`, counting nothing: would a request of `cost` pass?
     pub fn peek(
         limiter: *Limiter,
@@ -349,7 +386,7 @@ pub const Limiter = struct {
         return @max(1, free_ms -| now_ms);
     }
 
-    inline fn fingerprint(limiter: *Limiter, key: []const u8, cost: u32) Error!Fingerprint {
+    pub inline fn fingerprint(limiter: *Limiter, key: []const u8, cost: u32) Error!Fingerprint {
         if (key.len > max_key_bytes) return error.KeyTooLong;
         if (cost == 0) return error.ZeroCost;
         return limiter.table.hasher.hash(key).salted(racy.load(&limiter.salt));

@@ -56,7 +56,7 @@ pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     if (state.used(rule) + wide(cost) * rule.window_ms > allowance(rule)) return null;
     return .{
         .expires_ms = state.start_ms +| 2 * rule.window_ms,
-        .counts = .{ .a = state.previous, .b = state.current + cost },
+        .counts = .of(state.previous, state.current + cost),
     };
 }
 
@@ -88,7 +88,7 @@ pub fn describe(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Decision {
 /// The first millisecond at which a request of `cost`, refused now, passes.
 fn retryAt(rule: Rule, state: State, cost: u32) u64 {
     const allowed = allowance(rule);
-    const needed_now = wide(state.current +| cost) * rule.window_ms;
+    const needed_now = (wide(state.current) + cost) * rule.window_ms;
     if (needed_now <= allowed)
         return state.start_ms +| fadedAfter(rule, state.previous, allowed - needed_now);
     const needed_next = wide(cost) * rule.window_ms;

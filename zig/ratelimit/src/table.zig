@@ -85,9 +85,13 @@ pub const Table = struct {
         }
     }
 
+    pub inline fn placeOf(table: *Table, fp: Fingerprint) *Place {
+        return &table.places[fp.hi >> (64 - shard_bits)];
+    }
+
     /// The shard of `fp`, locked, with growth moved on a little; `release` it.
     pub inline fn acquire(table: *Table, epoch: u32, fp: Fingerprint, now_ms: u64) Closed!*Place {
-        const place = &table.places[fp.hi >> (64 - shard_bits)];
+        const place = table.placeOf(fp);
         try table.acquirePlace(place, epoch);
         if (place.shard.draining.len > 0) _ = place.shard.drain(now_ms);
         return place;

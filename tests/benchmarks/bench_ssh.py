@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,7 @@ class Peer:
             stderr=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         self.port = int(self.process.stdout.readline())
         self.pid = self.process.pid
@@ -63,7 +65,8 @@ def peer(forge: Forge, *command: str) -> Iterator[Peer]:
     try:
         yield server
     finally:
-        server.process.kill()
+        # PyPI's node is a wrapper with the real one as its child.
+        os.killpg(server.process.pid, signal.SIGKILL)
         server.process.wait()
 
 

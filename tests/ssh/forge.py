@@ -231,6 +231,13 @@ class Server:
             if task.name != str(self.pid) and (task / "children").read_text().strip()
         ]
 
+    def has_no_children(self) -> bool:
+        """Whether every child has ended and been waited for, within ten seconds."""
+        deadline = time.monotonic() + 10
+        while self.children() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return self.children() == []
+
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 

@@ -70,7 +70,7 @@ def server(target: Server) -> Iterator[Server]:
     counters = target.settled(connections=0, gits_running=0)
     assert counters["authenticated_total"] - logins == target.expected_logins
     assert counters["commands_total"] - commands <= target.expected_commands
-    assert target.children() == []
+    assert target.has_no_children()
     assert target.memory_kb() - memory < 16 * 1024
     assert client.git("ls-remote", client.url("alice/project"))
 
@@ -412,8 +412,11 @@ def test_odd_windows_and_packet_sizes(server, alice, window, packet):
         return
     assert packet != 0
     channel = struct.unpack(">II", payload[:8])[1]
-    alice.request(channel, "exec", EXEC, reply=False)
-    alice.send(CHANNEL_DATA, u32(channel), string(b"0000"))
+    try:
+        alice.request(channel, "exec", EXEC, reply=False)
+        alice.send(CHANNEL_DATA, u32(channel), string(b"0000"))
+    except Gone:  # the server has ended the connection, which is an answer too
+        return
     alice.never(CHANNEL_DATA, within_s=0.3)
 
 
@@ -442,7 +445,7 @@ def test_an_enormous_command(server, alice, size):
             alice.expect(CHANNEL_CLOSE)
     except Gone:
         pass
-    assert server.children() == []
+    assert server.has_no_children()
 
 
 def test_many_logins_and_sudden_ends(server, forge):

@@ -3,6 +3,7 @@
 const std = @import("std");
 const control_dir = @import("control_dir.zig");
 const Level = @import("log.zig").Level;
+const Size = @import("asciicast.zig").Size;
 
 pub const TitleMode = enum {
     /// Titles are left to the programs.
@@ -33,6 +34,10 @@ pub const Environment = struct {
 
 pub const Options = struct {
     session_id: ?[]const u8 = null,
+    /// To run away from this terminal, and to return when the session runs.
+    detach: bool = false,
+    /// The size to start with, whatever this terminal's is.
+    size: ?Size = null,
     title_mode: TitleMode = .none,
     level: Level = .@"error",
     log_file: ?[:0]const u8 = null,
@@ -60,6 +65,7 @@ pub const Invalid = struct {
         unknown_option,
         missing_value,
         bad_session_id,
+        bad_size,
         bad_title_mode,
         bad_level,
         title_without_session,
@@ -70,6 +76,7 @@ pub const Invalid = struct {
             .unknown_option => "unknown option, see --help",
             .missing_value => "this option needs a value",
             .bad_session_id => "a session id has 1 to 64 letters, digits, '_' or '-'",
+            .bad_size => "a size is COLSxROWS, each from 1 to 65535",
             .bad_title_mode => "a title mode is none, filter, static or dynamic",
             .bad_level => "a verbosity is silent, error, warn, info, verbose or debug",
             .title_without_session => "--update-title needs --session-id",
@@ -84,6 +91,8 @@ pub const usage =
     \\VibeTunnel and lets its server type, resize and end it.
     \\
     \\  --session-id ID       the session's id (default: fwd_<milliseconds>_<pid>)
+    \\  --detach              run it in the background, print its id and return at once
+    \\  --size COLSxROWS      the terminal's size to start with (default: this one's, or 120x40)
     \\  --title-mode MODE     none: leave window titles to programs (default)
     \\                        filter: drop them   static, dynamic: show the session's own
     \\  --update-title TITLE  rename the session --session-id, and end
@@ -175,14 +184,18 @@ fn applyFlag(options: *Options, word: []const u8) bool {
         options.level = flag[1];
         return true;
     };
-    if (!std.mem.eql(u8, word, "--no-record-input")) return false;
-    options.record_input = false;
+    if (std.mem.eql(u8, word, "--no-record-input")) {
+        options.record_input = false;
+    } else if (std.mem.eql(u8, word, "--detach")) {
+        options.detach = true;
+    } else return false;
     return true;
 }
 
 fn takesValue(word: []const u8) bool {
     const options = [_][]const u8{
-        "--session-id", "--title-mode", "--verbosity", "--log-file", "--update-title",
+        "--session-id", "--size",     "--title-mode",
+        "--verbosity",  "--log-file", "--update-title",
     };
     for (options) |option| if (std.mem.eql(u8, word, option)) return true;
     return false;
@@ -192,6 +205,8 @@ fn applyValue(options: *Options, word: []const u8, value: [:0]const u8) ?Invalid
     if (std.mem.eql(u8, word, "--session-id")) {
         if (!control_dir.isValidId(value)) return .bad_session_id;
         options.session_id = value;
+    } else if (std.mem.eql(u8, word, "--size")) {
+        options.size = parseSize(value) orelse return .bad_size;
     } else if (std.mem.eql(u8, word, "--title-mode")) {
         options.title_mode = TitleMode.parse(value) orelse return .bad_title_mode;
     } else if (std.mem.eql(u8, word, "--verbosity")) {
@@ -202,6 +217,13 @@ fn applyValue(options: *Options, word: []const u8, value: [:0]const u8) ?Invalid
         options.update_title = value;
     }
     return null;
+}
+
+fn parseSize(text: []const u8) ?Size {
+    const x = std.mem.indexOfScalar(u8, text, 'x') orelse return null;
+    const cols = std.fmt.parseUnsigned(u16, text[0..x], 10) catch return null;
+    const rows = std.fmt.parseUnsigned(u16, text[x + 1 ..], 10) catch return null;
+    return if (cols == 0 or rows == 0) null else .{ .cols = cols, .rows = rows };
 }
 
 const testing = std.testing;
@@ -226,6 +248,14 @@ test "options stop at the first word that is none, or at --" {
     try testing.expectEqualStrings("\xff", (try run(&.{"\xff"})).command[0]);
 }
 
+test "away from this terminal, with a size of its own" {
+    const options = try run(&.{ "--detach", "--size", "132x50", "ls", "--detach" });
+    try testing.expect(options.detach);
+    try testing.expectEqual(Size{ .cols = 132, .rows = 50 }, options.size.?);
+    try testing.expectEqual(2, options.command.len);
+    try testing.expect(!(try run(&.{"ls"})).detach);
+}
+
 test "no command is a request for help" {
     for ([_][]const [:0]const u8{
         &.{}, &.{"--"}, &.{"--help"}, &.{ "-v", "-h", "ls" }, &.{ "--", "--" }, &.{"-q"},
@@ -240,6 +270,10 @@ test "what is wrong is named" {
         .{ &.{"--title-mode"}, .missing_value, "--title-mode" },
         .{ &.{ "--title-mode", "loud", "ls" }, .bad_title_mode, "loud" },
         .{ &.{ "--verbosity", "", "ls" }, .bad_level, "" },
+        .{ &.{ "--size", "80", "ls" }, .bad_size, "80" },
+        .{ &.{ "--size", "0x24", "ls" }, .bad_size, "0x24" },
+        .{ &.{ "--size", "80x65536", "ls" }, .bad_size, "80x65536" },
+        .{ &.{ "--size", "80x-1", "ls" }, .bad_size, "80x-1" },
         .{ &.{ "--session-id", "../x", "ls" }, .bad_session_id, "../x" },
         .{ &.{ "--session-id", "", "ls" }, .bad_session_id, "" },
         .{ &.{ "--update-title", "t" }, .title_without_session, "t" },

@@ -7,6 +7,7 @@ const asciicast = @import("asciicast.zig");
 const cli = @import("cli.zig");
 const clock = @import("clock.zig");
 const control = @import("control.zig");
+const detach = @import("detach.zig");
 const git = @import("git.zig");
 const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
@@ -68,6 +69,8 @@ pub const Start = struct {
     size: asciicast.Size,
     argv: [:null]const ?[*:0]const u8,
     envp: [:null]const ?[*:0]const u8,
+    /// Somebody waits to hear that the session runs.
+    ready: ?detach.Ready = null,
 };
 
 pub const Forwarder = struct {
@@ -197,6 +200,7 @@ pub const Forwarder = struct {
         f.announce(start.staged) catch |err| if (err != error.FileNotFound) {
             f.log.print(.@"error", "cannot write session.json: {s}", .{@errorName(err)});
         };
+        if (start.ready) |starter| starter.tell(f.session.id);
         // From here on the child runs beside us.
         f.watch = .init(f.directory.fd, clock.monotonicUs());
         f.followRename(); // before anybody watched

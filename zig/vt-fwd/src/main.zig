@@ -7,6 +7,7 @@ const cli = @import("cli.zig");
 const clock = @import("clock.zig");
 const control_dir = @import("control_dir.zig");
 const control = @import("control.zig");
+const detach = @import("detach.zig");
 const frames = @import("frames.zig");
 const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
@@ -163,6 +164,25 @@ fn start(
     options: *const cli.Options,
     log: *Log,
 ) error{OutOfMemory}!u8 {
+    // As long as our own terminal is there to be asked.
+    const initial: InitialSize = .of(options);
+    const ready = if (options.detach) switch (detach.detach() catch |err| {
+        log.print(.@"error", "cannot detach: {s}", .{explain(err)});
+        return exit_startup;
+    }) {
+        .starter => |code| return code,
+        .session => |ready| ready,
+    } else null;
+    return runSession(allocator, options, log, initial, ready);
+}
+
+fn runSession(
+    allocator: std.mem.Allocator,
+    options: *const cli.Options,
+    log: *Log,
+    initial: InitialSize,
+    ready: ?detach.Ready,
+) error{OutOfMemory}!u8 {
     var id_buffer: [control_dir.max_id_bytes]u8 = undefined;
     const now_ms = clock.epochMs();
     const id = options.session_id orelse
@@ -171,8 +191,6 @@ fn start(
     if (!fitsSocket(log, paths.socket)) return exit_startup;
     var cwd_buffer: [posix.PATH_MAX]u8 = undefined;
     const cwd = posix.getcwd(&cwd_buffer) catch "/"; // removed, or not ours to know
-    const nested = posix.getenv("VIBETUNNEL_SESSION_ID") != null;
-    const size, const size_is_known = initialSize(nested);
     const context: title.Context = .{
         .argv0 = options.command[0],
         .cwd = cwd,
@@ -184,14 +202,13 @@ fn start(
         .command = options.command,
         .cwd = cwd,
         .started_at = session.isoTime(now_ms),
-        .initial_size = if (size_is_known) size else null,
+        .initial_size = if (initial.known) initial.size else null,
         .version = version,
-        .nested = nested,
+        .nested = isNested(),
     };
     const inherited: []const [*:0]const u8 = @ptrCast(std.os.environ);
     const argv = try spawn.arguments(allocator, options.command);
     const envp = try spawn.environment(allocator, inherited, id);
-
     // From here on a signal finds somebody who ends the session in good order.
     const signal_fd = signals.install() catch |err| {
         log.print(.@"error", "cannot wait for signals: {s}", .{@errorName(err)});
@@ -217,9 +234,10 @@ fn start(
         .signal_fd = signal_fd,
         .title = .{ .mode = options.title_mode, .context = context, .silent = !posix.isatty(1) },
         .inherited = inherited,
-        .size = size,
+        .size = initial.size,
         .argv = argv,
         .envp = envp,
+        .ready = ready,
     }) catch |err| {
         prepared.close(); // descriptors may be what is missing
         directory.discard(prepared.staged);
@@ -294,16 +312,27 @@ fn explain(err: anyerror) []const u8 {
     };
 }
 
-/// The size to start with, and whether it is the terminal's own.
-fn initialSize(nested: bool) struct { asciicast.Size, bool } {
-    if (pty.getSize(1)) |size| return .{ size, true };
-    if (!nested) return .{ default_size, true };
-    if (posix.isatty(1)) {
-        // VibeTunnel's app sets the size of a new terminal a moment after starting us.
-        posix.nanosleep(0, 100 * std.time.ns_per_ms);
-        if (pty.getSize(1)) |size| return .{ size, true };
+/// The size to start with, and whether somebody chose it.
+const InitialSize = struct {
+    size: asciicast.Size,
+    known: bool = true,
+
+    fn of(options: *const cli.Options) InitialSize {
+        if (options.size) |size| return .{ .size = size };
+        if (pty.getSize(1)) |size| return .{ .size = size };
+        if (!isNested()) return .{ .size = default_size };
+        if (posix.isatty(1)) {
+            // VibeTunnel's app sets the size of a new terminal a moment after starting us.
+            posix.nanosleep(0, 100 * std.time.ns_per_ms);
+            if (pty.getSize(1)) |size| return .{ .size = size };
+        }
+        return .{ .size = nested_size, .known = false };
     }
-    return .{ nested_size, false };
+};
+
+/// Whether we were started in another session.
+fn isNested() bool {
+    return posix.getenv("VIBETUNNEL_SESSION_ID") != null;
 }
 
 test {

@@ -44,6 +44,7 @@ class DelayedLink:
         self._delay_s = round_trip_ms / 2000
         self._stopping = False
         self._devices: list[int] = []
+        self._carrier: threading.Thread | None = None
 
     def start(self) -> None:
         ends = ((self.server, SERVER_ADDRESS, "pls"), (self.client, CLIENT_ADDRESS, "plc"))
@@ -56,11 +57,13 @@ class DelayedLink:
             for link in ("lo", device):
                 _ip("-n", namespace, "link", "set", link, "up")
             _ip("-n", namespace, "link", "set", device, "mtu", str(MTU), "txqueuelen", "20000")
-        threading.Thread(target=self._carry, daemon=True).start()
+        self._carrier = threading.Thread(target=self._carry, daemon=True)
+        self._carrier.start()
 
     def stop(self) -> None:
         self._stopping = True
-        time.sleep(0.05)
+        if self._carrier is not None:
+            self._carrier.join()
         for device in self._devices:
             os.close(device)
         for namespace in (self.server, self.client):

@@ -35,6 +35,8 @@ class Limits(TypedDict, total=False):
     """Path of git, or its name in PATH; "git"."""
     host_keys: list[str]
     """More private host keys, which must exist; an RSA one serves old clients."""
+    proxy_protocol_from: list[str]
+    """Addresses and networks of load balancers, which must send a PROXY header (version 1 or 2)."""
     threads: int
     callback_threads: int
     decision_timeout_ms: int

@@ -38,10 +38,13 @@ class Gone(Exception):
 
 
 class RawClient:
-    """Connected and with keys exchanged; everything after that is up to the test."""
+    """Connected and with keys exchanged; everything after that is up to the test.
 
-    def __init__(self, server: Server) -> None:
+    `prelude` is sent ahead of everything, as by a load balancer."""
+
+    def __init__(self, server: Server, prelude: bytes = b"") -> None:
         self.socket = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        self.socket.sendall(prelude)
         self.transport = paramiko.Transport(self.socket)
         self._received: queue.Queue[tuple[int, bytes]] = queue.Queue()
         table = self.transport._handler_table

@@ -99,6 +99,11 @@ const char *plue_ssh_libssh_version(void);
  *   git                        string   "git". Absolute path, or a name searched in PATH once.
  *   host_keys                  array    []. Paths of more host keys (an RSA one for old
  *                                       clients); they must exist, mode 0600.
+ *   proxy_protocol_from        array    []. Addresses and networks ("10.0.0.0/8") of load
+ *                                       balancers. Who connects from there must begin with a
+ *                                       PROXY header, version 1 or 2, within login_grace_s; the
+ *                                       client's address is then the one in it, or the load
+ *                                       balancer's for LOCAL, UNKNOWN and other than TCP.
  *   threads                    integer  0 = min(cores, 4); up to 64. Event loops.
  *
  *   authenticate               string   "auto". Who decides about a key that is not in the table:
@@ -230,9 +235,11 @@ bool plue_ssh_decision_reply(uint32_t id, bool allow, const char *principal);
  *
  *   listening        port, address (bound to)
  *   stopped
- *   accepted
+ *   accepted         proxy: the load balancer's address, where there is one
  *   refused          reason: max_connections | max_unauthenticated | max_unauthenticated_per_ip |
- *                    or what the system said (memory, descriptors)
+ *                    proxy_missing | proxy_malformed | proxy_timeout | proxy_closed (no PROXY
+ *                    header; address is the load balancer's) | or what the system said (memory,
+ *                    descriptors)
  *   authenticated    user, principal, fingerprint, key_type
  *   auth_failed      reason: wrong_user | unknown_key | denied | timeout | queue_full | weak_key |
  *                    key_type | bad_signature | method; user, fingerprint, key_type, detail

@@ -2,6 +2,7 @@
 //! the ranges stand in `ranges`. The header's table says what each means.
 
 const std = @import("std");
+const Network = @import("networks.zig").Network;
 
 pub const Decider = enum { auto, keys, callback, queue };
 pub const Access = enum { none, read, write };
@@ -14,6 +15,7 @@ pub const Config = struct {
     user: [:0]const u8 = "git",
     git: [:0]const u8 = "git",
     host_keys: []const [:0]const u8 = &.{},
+    proxy_protocol_from: []const [:0]const u8 = &.{},
     threads: u32 = 0,
 
     authenticate: Decider = .auto,
@@ -218,6 +220,10 @@ fn check(config: *const Config, reason: *std.Io.Writer) Error!void {
     }
     if (config.user.len == 0) return fail(reason, "\"user\" must not be empty", .{});
     if (config.git.len == 0) return fail(reason, "\"git\" must not be empty", .{});
+    for (config.proxy_protocol_from) |text| {
+        _ = Network.parse(text) catch return fail(reason, "\"proxy_protocol_from\": \"{f}\" is " ++
+            "neither an IP address nor a network such as 10.0.0.0/8", .{std.zig.fmtString(text)});
+    }
 }
 
 fn fail(reason: *std.Io.Writer, comptime format: []const u8, args: anytype) error{BadConfig} {
@@ -271,6 +277,11 @@ test "every mistake is named" {
     try expectReason("\"archive\" must be true or false", "{\"archive\": 1}");
     try expectReason("\"git\" must hold strings", "{\"git\": null}");
     try expectReason("\"git\" holds a NUL character", "{\"git\": \"a\\u0000\"}");
+    try expectReason(
+        "\"proxy_protocol_from\": \"10.0.0.1/8\" is neither an IP address nor a network such " ++
+            "as 10.0.0.0/8",
+        "{\"repositories\": \"/\", \"proxy_protocol_from\": [\"::1\", \"10.0.0.1/8\"]}",
+    );
     try expectReason("\"host_keys\" must hold strings", "{\"host_keys\": [1]}");
     try expectReason("\"environment\" must be an object of strings", "{\"environment\": []}");
     try expectReason(

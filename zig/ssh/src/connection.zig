@@ -14,6 +14,8 @@ const key_table = @import("key_table.zig");
 const Channel = @import("channel.zig").Channel;
 const Loop = @import("loop.zig").Loop;
 const Token = @import("loop.zig").Token;
+const address_max = @import("loop.zig").address_max;
+const addressText = @import("loop.zig").addressText;
 const Watch = @import("poller.zig").Watch;
 const Counters = events.Counters;
 
@@ -88,10 +90,10 @@ pub const Connection = struct {
     last_keepalive_ms: u64 = 0,
 
     const State = enum { kex, auth, open };
-    const address_max = 64;
 
     /// Takes over `fd`, in failure too. The caller has counted the connection in `limits`.
-    pub fn create(loop: *Loop, fd: posix.fd_t, peer: std.net.Address) !*Connection {
+    pub fn create(loop: *Loop, newcomer: Loop.Newcomer) !*Connection {
+        const fd = newcomer.fd;
         var owned_fd: ?posix.fd_t = fd;
         errdefer if (owned_fd) |it| posix.close(it);
         descriptor.noDelay(fd);
@@ -119,12 +121,12 @@ pub const Connection = struct {
             .session = session,
             .event = event,
             .watch = .{ .fd = watched_fd, .token = undefined },
-            .source = limits.source(peer),
-            .accepted_ms = loop.now_ms,
+            .source = limits.source(newcomer.client),
+            .accepted_ms = newcomer.accepted_ms,
             .last_heard_ms = loop.now_ms,
         };
         connection.watch.token = connection.token(.socket, 0);
-        connection.setAddress(peer);
+        connection.setAddress(newcomer.client);
         libssh.ssh_set_counters(
             session,
             &connection.socket_counter,
@@ -154,12 +156,9 @@ pub const Connection = struct {
     }
 
     fn setAddress(connection: *Connection, peer: std.net.Address) void {
-        var writer = std.Io.Writer.fixed(&connection.address_buffer);
-        peer.format(&writer) catch {}; // longer than any address
-        var text: []const u8 = writer.buffered();
-        if (std.mem.lastIndexOfScalar(u8, text, ':')) |colon| text = text[0..colon]; // the port
-        text = std.mem.trim(u8, text, "[]");
-        std.mem.copyForwards(u8, &connection.address_buffer, text);
+        var buffer: [address_max]u8 = undefined;
+        const text = addressText(peer, &buffer);
+        @memcpy(connection.address_buffer[0..text.len], text);
         connection.address_len = text.len;
     }
 

@@ -53,12 +53,26 @@ pub const Limits = struct {
         limits.sources.deinit(limits.allocator);
     }
 
-    /// Counts a new connection in, or says why not.
-    pub fn admit(limits: *Limits, from: Source) ?Refusal {
+    /// Counts a new connection in, or says why not. `from` null: `identify` follows.
+    pub fn admit(limits: *Limits, from: ?Source) ?Refusal {
         limits.mutex.lock();
         defer limits.mutex.unlock();
         if (limits.connections >= limits.max_connections) return .max_connections;
         if (limits.unauthenticated >= limits.max_unauthenticated) return .max_unauthenticated;
+        if (from) |it| if (limits.enter(it)) |refusal| return refusal;
+        limits.unauthenticated += 1;
+        limits.connections += 1;
+        return null;
+    }
+
+    /// Whose an admitted connection is, now that it is known; or why it must leave, still unnamed.
+    pub fn identify(limits: *Limits, from: Source) ?Refusal {
+        limits.mutex.lock();
+        defer limits.mutex.unlock();
+        return limits.enter(from);
+    }
+
+    fn enter(limits: *Limits, from: Source) ?Refusal {
         const slot = limits.sources.getOrPutValue(limits.allocator, from, 0) catch {
             return .resources;
         };
@@ -66,8 +80,6 @@ pub const Limits = struct {
             return .max_unauthenticated_per_ip;
         }
         slot.value_ptr.* += 1;
-        limits.unauthenticated += 1;
-        limits.connections += 1;
         return null;
     }
 
@@ -77,18 +89,20 @@ pub const Limits = struct {
         limits.leaveUnauthenticated(from);
     }
 
-    pub fn leave(limits: *Limits, from: Source, was_authenticated: bool) void {
+    /// `from` null: it was never identified.
+    pub fn leave(limits: *Limits, from: ?Source, was_authenticated: bool) void {
         limits.mutex.lock();
         defer limits.mutex.unlock();
         if (!was_authenticated) limits.leaveUnauthenticated(from);
         limits.connections -= 1;
     }
 
-    fn leaveUnauthenticated(limits: *Limits, from: Source) void {
+    fn leaveUnauthenticated(limits: *Limits, from: ?Source) void {
         limits.unauthenticated -= 1;
-        const count = limits.sources.getPtr(from).?; // `admit` put it there
+        const source_of = from orelse return;
+        const count = limits.sources.getPtr(source_of).?; // `enter` put it there
         count.* -= 1;
-        if (count.* == 0) _ = limits.sources.remove(from);
+        if (count.* == 0) _ = limits.sources.remove(source_of);
     }
 };
 
@@ -123,6 +137,26 @@ test "caps hold before and after authentication" {
     limits.leave(a, true);
     limits.leave(a, false);
     limits.leave(b, false);
+    try testing.expectEqual(0, limits.connections);
+    try testing.expectEqual(0, limits.unauthenticated);
+    try testing.expectEqual(0, limits.sources.count());
+}
+
+test "a connection without a source counts, and gets its source later" {
+    var limits: Limits = .init(testing.allocator, &.{
+        .max_unauthenticated = 2,
+        .max_unauthenticated_per_ip = 1,
+    });
+    defer limits.deinit();
+    const a = try testSource("10.0.0.1");
+    try testing.expectEqual(null, limits.admit(null));
+    try testing.expectEqual(null, limits.admit(null));
+    try testing.expectEqual(.max_unauthenticated, limits.admit(null).?);
+    try testing.expectEqual(null, limits.identify(a));
+    try testing.expectEqual(.max_unauthenticated_per_ip, limits.identify(a).?);
+    limits.leave(null, false);
+    limits.authenticated(a);
+    limits.leave(a, true);
     try testing.expectEqual(0, limits.connections);
     try testing.expectEqual(0, limits.unauthenticated);
     try testing.expectEqual(0, limits.sources.count());

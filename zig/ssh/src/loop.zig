@@ -6,6 +6,7 @@ const posix = std.posix;
 const libssh = @import("libssh.zig");
 const auth = @import("auth.zig");
 const algorithms = @import("algorithms.zig");
+const arrivals_module = @import("arrivals.zig");
 const decisions = @import("decisions.zig");
 const descriptor = @import("descriptor.zig");
 const limits = @import("limits.zig");
@@ -33,7 +34,16 @@ pub const Token = packed struct(u64) {
     number: u12,
     kind: Kind,
 
-    pub const Kind = enum(u4) { listener, waker, socket, pipe, authenticate, authorize, orphan };
+    pub const Kind = enum(u4) {
+        listener,
+        waker,
+        arrival,
+        socket,
+        pipe,
+        authenticate,
+        authorize,
+        orphan,
+    };
 };
 
 pub const Loop = struct {
@@ -51,6 +61,7 @@ pub const Loop = struct {
     slots: std.ArrayListUnmanaged(Slot) = .empty,
     free: std.ArrayListUnmanaged(u24) = .empty,
     live: usize = 0,
+    arrivals: arrivals_module.Arrivals = .{},
     /// Connections to serve before the next wait, by index.
     queued: std.ArrayListUnmanaged(u24) = .empty,
     orphans: std.ArrayListUnmanaged(Orphan) = .empty,
@@ -134,6 +145,7 @@ pub const Loop = struct {
         libssh.ssh_bind_free(loop.bind);
         loop.waker.deinit();
         loop.poller.deinit();
+        loop.arrivals.deinit(allocator);
         loop.slots.deinit(allocator);
         loop.free.deinit(allocator);
         loop.queued.deinit(allocator);
@@ -165,7 +177,7 @@ pub const Loop = struct {
         while (true) {
             loop.now_ms = monotonicMs();
             if (loop.now_ms >= loop.next_tick_ms) loop.tick();
-            if (loop.server.isStopping() and loop.live == 0 and loop.orphans.items.len == 0) return;
+            if (loop.server.isStopping() and loop.isEmpty()) return;
             var ready: [poller_module.Poller.events_max]poller_module.Ready = undefined;
             const batch = loop.poller.wait(&ready, loop.timeout());
             loop.now_ms = monotonicMs();
@@ -188,9 +200,12 @@ pub const Loop = struct {
 
     fn timeout(loop: *Loop) ?u31 {
         if (loop.queued.items.len > 0) return 0;
-        const idle = loop.live == 0 and loop.orphans.items.len == 0 and loop.accept_again_ms == 0;
-        if (idle) return null;
+        if (loop.isEmpty() and loop.accept_again_ms == 0) return null;
         return @intCast(@min(loop.next_tick_ms -| loop.now_ms, tick_ms));
+    }
+
+    fn isEmpty(loop: *const Loop) bool {
+        return loop.live == 0 and loop.arrivals.live == 0 and loop.orphans.items.len == 0;
     }
 
     fn dispatch(loop: *Loop, token: Token) void {
@@ -200,6 +215,7 @@ pub const Loop = struct {
                 loop.waker.drain();
                 if (loop.server.isStopping()) loop.next_tick_ms = 0;
             },
+            .arrival => loop.arrivals.read(loop, token),
             .socket => if (loop.find(token)) |connection| {
                 connection.socket_ready = true;
                 loop.queue(connection);
@@ -236,6 +252,7 @@ pub const Loop = struct {
     fn tick(loop: *Loop) void {
         loop.next_tick_ms = loop.now_ms + tick_ms;
         loop.watchListener();
+        loop.arrivals.checkTimers(loop);
         const killing = loop.server.isKilling(loop.now_ms);
         for (loop.slots.items) |slot| {
             const connection = slot.connection orelse continue;
@@ -293,28 +310,50 @@ pub const Loop = struct {
 
     fn welcome(loop: *Loop, fd: posix.fd_t, peer: std.net.Address) void {
         const server = loop.server;
-        const from = limits.source(peer);
+        const is_proxy = server.isProxy(peer);
+        const from = if (is_proxy) null else limits.source(peer);
         if (server.limits.admit(from)) |refusal| {
             posix.close(fd);
-            return loop.refuse(peer, @tagName(refusal));
+            return loop.refuse(.warning, peer, @tagName(refusal));
         }
-        const connection = Connection.create(loop, fd, peer) catch |err| {
-            server.limits.leave(from, false);
-            return loop.refuse(peer, @errorName(err));
+        if (is_proxy) return loop.arrivals.add(loop, fd, peer);
+        loop.connect(.{ .fd = fd, .client = peer, .proxy = null, .accepted_ms = loop.now_ms });
+    }
+
+    pub const Newcomer = struct {
+        fd: posix.fd_t,
+        client: std.net.Address,
+        /// The load balancer in between.
+        proxy: ?std.net.Address,
+        accepted_ms: u64,
+    };
+
+    /// Takes over the socket of somebody who is counted in the limits.
+    pub fn connect(loop: *Loop, newcomer: Newcomer) void {
+        const server = loop.server;
+        const connection = Connection.create(loop, newcomer) catch |err| {
+            server.limits.leave(limits.source(newcomer.client), false);
+            return loop.refuse(.warning, newcomer.client, @errorName(err));
         };
         Counters.add(&server.events.counters.accepted_total, 1);
         Counters.add(&server.events.counters.connections, 1);
-        connection.emit(.debug, "accepted", .{});
+        var buffer: [address_max]u8 = undefined;
+        connection.emit(.debug, "accepted", .{
+            .proxy = if (newcomer.proxy) |it| @as(?[]const u8, addressText(it, &buffer)) else null,
+        });
         loop.queue(connection);
     }
 
-    fn refuse(loop: *Loop, peer: std.net.Address, reason: []const u8) void {
+    pub fn refuse(
+        loop: *Loop,
+        level: events.Level,
+        peer: std.net.Address,
+        reason: []const u8,
+    ) void {
         Counters.add(&loop.server.events.counters.refused_total, 1);
-        var buffer: [80]u8 = undefined;
-        var writer = std.Io.Writer.fixed(&buffer);
-        peer.format(&writer) catch {}; // longer than any address
-        loop.server.events.emit(.warning, "refused", .{
-            .address = @as([]const u8, writer.buffered()),
+        var buffer: [address_max]u8 = undefined;
+        loop.server.events.emit(level, "refused", .{
+            .address = addressText(peer, &buffer),
             .reason = reason,
         });
     }
@@ -436,12 +475,24 @@ pub const Loop = struct {
                 .authorize => if (connection.channelAt(token.number)) |channel| {
                     channel.decided(answer.id, answer.allow);
                 },
-                .listener, .waker, .socket, .pipe, .orphan => unreachable, // never asked with
+                else => unreachable, // never asked with
             }
             loop.queue(connection);
         }
     }
 };
+
+/// Longest text of an address, with room to spare.
+pub const address_max = 80;
+
+/// An address without its port.
+pub fn addressText(peer: std.net.Address, buffer: *[address_max]u8) []const u8 {
+    var writer = std.Io.Writer.fixed(buffer);
+    peer.format(&writer) catch {}; // longer than any address
+    const text = writer.buffered();
+    const end = std.mem.lastIndexOfScalar(u8, text, ':') orelse text.len; // the port
+    return std.mem.trim(u8, text[0..end], "[]");
+}
 
 pub fn monotonicMs() u64 {
     const time = posix.clock_gettime(.MONOTONIC) catch unreachable; // every system has it

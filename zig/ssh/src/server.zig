@@ -11,6 +11,8 @@ const Decisions = decisions_module.Decisions;
 const Events = @import("events.zig").Events;
 const KeyTable = @import("key_table.zig").KeyTable;
 const Limits = @import("limits.zig").Limits;
+const networks = @import("networks.zig");
+const Network = networks.Network;
 const Loop = @import("loop.zig").Loop;
 const monotonicMs = @import("loop.zig").monotonicMs;
 
@@ -51,6 +53,8 @@ pub const Server = struct {
     root: [:0]const u8,
     root_fd: posix.fd_t,
     git: [:0]const u8,
+    /// Who must begin with a PROXY header.
+    proxies: []const Network,
     listener_fd: posix.fd_t,
     port: u16,
     loops: []*Loop,
@@ -87,6 +91,7 @@ pub const Server = struct {
             .root = "",
             .root_fd = -1,
             .git = "",
+            .proxies = &.{},
             .listener_fd = -1,
             .port = 0,
             .loops = &.{},
@@ -95,6 +100,7 @@ pub const Server = struct {
         errdefer server.destroy();
         try server.openRoot(reason);
         try server.findGit(reason);
+        try server.readProxies(reason);
         try server.makeLoops(options.host_key_path, reason);
         try server.listen(options.port, reason);
         try server.startThreads(reason);
@@ -166,6 +172,15 @@ pub const Server = struct {
         }
         return fail(reason, "{s} was not found in PATH: install git (apt-get install git | " ++
             "brew install git) or give its path as \"git\"", .{name});
+    }
+
+    fn readProxies(server: *Server, reason: *std.Io.Writer) StartError!void {
+        const texts = server.config.proxy_protocol_from;
+        const proxies = try server.arena.allocator().alloc(Network, texts.len);
+        for (proxies, texts) |*proxy, text| {
+            proxy.* = Network.parse(text) catch return fail(reason, "bad network {s}", .{text});
+        }
+        server.proxies = proxies;
     }
 
     fn isExecutable(path: [:0]const u8) bool {
@@ -328,6 +343,10 @@ pub const Server = struct {
     pub fn isKilling(server: *const Server, now_ms: u64) bool {
         const stop_at_ms = server.stop_at_ms.load(.acquire);
         return stop_at_ms != 0 and now_ms >= stop_at_ms;
+    }
+
+    pub fn isProxy(server: *const Server, peer: std.net.Address) bool {
+        return networks.contain(server.proxies, peer);
     }
 
     pub fn nextConnectionId(_: *const Server) u64 {

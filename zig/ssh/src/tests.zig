@@ -13,8 +13,10 @@ test {
     _ = @import("keys_json.zig");
     _ = @import("lib.zig");
     _ = @import("limits.zig");
+    _ = @import("networks.zig");
     _ = @import("poller.zig");
     _ = @import("process.zig");
+    _ = @import("proxy_protocol.zig");
     _ = @import("public_key.zig");
     _ = @import("repository.zig");
     _ = @import("rules.zig");

@@ -34,6 +34,8 @@ pub const Environment = struct {
 
 pub const Options = struct {
     session_id: ?[]const u8 = null,
+    /// Null: made from the command and the folder.
+    name: ?[]const u8 = null,
     /// To run away from this terminal, and to return when the session runs.
     detach: bool = false,
     /// The size to start with, whatever this terminal's is.
@@ -91,6 +93,7 @@ pub const usage =
     \\VibeTunnel and lets its server type, resize and end it.
     \\
     \\  --session-id ID       the session's id (default: fwd_<milliseconds>_<pid>)
+    \\  --name NAME           what people see (default: the command and the folder)
     \\  --detach              run it in the background, print its id and return at once
     \\  --size COLSxROWS      the terminal's size to start with (default: this one's, or 120x40)
     \\  --title-mode MODE     none: leave window titles to programs (default)
@@ -194,8 +197,9 @@ fn applyFlag(options: *Options, word: []const u8) bool {
 
 fn takesValue(word: []const u8) bool {
     const options = [_][]const u8{
-        "--session-id", "--size",     "--title-mode",
-        "--verbosity",  "--log-file", "--update-title",
+        "--session-id",   "--name",      "--size",
+        "--title-mode",   "--verbosity", "--log-file",
+        "--update-title",
     };
     for (options) |option| if (std.mem.eql(u8, word, option)) return true;
     return false;
@@ -205,6 +209,8 @@ fn applyValue(options: *Options, word: []const u8, value: [:0]const u8) ?Invalid
     if (std.mem.eql(u8, word, "--session-id")) {
         if (!control_dir.isValidId(value)) return .bad_session_id;
         options.session_id = value;
+    } else if (std.mem.eql(u8, word, "--name")) {
+        options.name = value;
     } else if (std.mem.eql(u8, word, "--size")) {
         options.size = parseSize(value) orelse return .bad_size;
     } else if (std.mem.eql(u8, word, "--title-mode")) {

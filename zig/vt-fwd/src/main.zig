@@ -198,7 +198,7 @@ fn runSession(
     };
     var it: session.Session = .{
         .id = id,
-        .name = title.defaultName(context),
+        .name = if (options.name) |name| .fromBytes(name) else title.defaultName(context),
         .command = options.command,
         .cwd = cwd,
         .started_at = session.isoTime(now_ms),

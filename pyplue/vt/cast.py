@@ -1,0 +1,174 @@
+"""Reads a recording, asciicast v2, while it grows: whole lines only, from any line on."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pyplue.vt.control_dir import open_regular
+from pyplue.vt.errors import CastError
+
+_CHUNK_BYTES = 1 << 20
+_LONGEST_LINE = 16 << 20
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
+
+
+class Event(NamedTuple):
+    """One event of a recording. `code` is asciicast's:
+
+    "o"  the program's output, `data` is its text
+    "i"  what was typed
+    "r"  the terminal was resized to `data`, such as "80x24"
+    "m"  a marker with the label `data`
+    "x"  the end: `data` is the exit code, such as "0"
+    """
+
+    # Seconds since the recording began.
+    time: float
+    code: str
+    data: str
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Columns and rows of a resize."""
+        match = _SIZE.fullmatch(self.data) if self.code == "r" else None
+        return (int(match[1]), int(match[2])) if match else None
+
+
+class CastReader:
+    """An open recording. `read` gives the events that are there and were not given yet."""
+
+    def __init__(self, path: Path, offset: int = 0) -> None:
+        """Starts at the line that begins at or after `offset`, in bytes. Raises FileNotFoundError,
+        SessionDataError for what is no regular file."""
+        self.path = path
+        self._descriptor = open_regular(path)
+        # In bytes; `_partial` is what comes before it and has no end of line yet.
+        self.position = offset
+        self._partial = b""
+        self._skip_line = offset > 0 and os.pread(self._descriptor, 1, offset - 1) != b"\n"
+        self._header: dict[str, Any] | None = None
+        self._time = 0.0
+
+    @property
+    def size(self) -> int:
+        """The file's size in bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    @property
+    def cut(self) -> int:
+        """How many bytes at the end belong to a line that is not whole (so far)."""
+        return len(self._partial)
+
+    @property
+    def replaced(self) -> bool:
+        """The file is shorter than what was read: another session took its place."""
+        return self.size < self.position
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """The first line. Raises CastError when it is none, or is not there yet."""
+        if self._header is None:
+            first = os.pread(self._descriptor, _CHUNK_BYTES, 0)
+            line, newline, _ = first.partition(b"\n")
+            if not newline:
+                raise CastError(f"{self.path} is empty or has no header: it is no recording (yet)")
+            self._header = self._parse_header(line)
+        return self._header
+
+    @property
+    def initial_size(self) -> tuple[int, int]:
+        """Columns and rows of the header; 80x24 where it does not say."""
+        sizes = self.header.get("width"), self.header.get("height")
+        cols, rows = (n if isinstance(n, int) and n > 0 else 0 for n in sizes)
+        return (cols, rows) if cols and rows else (80, 24)
+
+    def read(self) -> list[Event]:
+        """The next events, about a megabyte of them at a time; none when there are no more now.
+
+        Raises CastError for a line that is no event; the next call goes on after that line.
+        """
+        events: list[Event] = []
+        while not events:
+            data = os.pread(self._descriptor, _CHUNK_BYTES, self.position)
+            if not data:
+                return []
+            begin = self.position - len(self._partial)
+            self.position += len(data)
+            whole, newline, rest = data.rpartition(b"\n")
+            if not newline:
+                self._partial += data
+                if len(self._partial) > _LONGEST_LINE:
+                    self._partial, self._skip_line = b"", True
+                    raise CastError(f"{self.path} has a line of over {_LONGEST_LINE} bytes")
+                continue
+            lines = (self._partial + whole).split(b"\n")
+            self._partial = rest
+            events.extend(self._parse(lines, begin))
+        return events
+
+    def __iter__(self) -> Iterator[Event]:
+        """All events up to the end of the file as it is now."""
+        while events := self.read():
+            yield from events
+
+    def _parse(self, lines: list[bytes], offset: int) -> Iterator[Event]:
+        events = []
+        for line in lines:
+            if self._skip_line:
+                self._skip_line = False
+            elif line and not line.startswith(b"{"):
+                try:
+                    events.append(self._event(line))
+                except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+                    # What follows this line is read by the next call.
+                    self.position = offset + len(line) + 1
+                    self._partial = b""
+                    if events:
+                        self.position = offset
+                        return iter(events)
+                    raise CastError(
+                        f"{self.path} has a line at byte {offset} that is no asciicast event: "
+                        f"{line[:60]!r}"
+                    ) from None
+            offset += len(line) + 1
+        return iter(events)
+
+    def _event(self, line: bytes) -> Event:
+        time, code, data = json.loads(line)
+        if time == "exit":
+            return Event(self._time, "x", str(int(code)))
+        if not isinstance(code, str) or not isinstance(data, str) or not math.isfinite(time):
+            raise ValueError
+        if not data.isascii():
+            data = _SURROGATE.sub("\ufffd", data)
+        self._time = float(time)
+        return Event(self._time, code, data)
+
+    def _parse_header(self, line: bytes) -> dict[str, Any]:
+        try:
+            header = json.loads(line)
+        except (ValueError, RecursionError):
+            header = None
+        if not isinstance(header, dict) or "version" not in header:
+            raise CastError(f"{self.path} is no asciicast: its first line is {line[:60]!r}")
+        if header["version"] != 2:
+            raise CastError(
+                f"{self.path} is asciicast version {header['version']!r:.20}; this reads version 2"
+            )
+        return header
+
+    def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .forge import PEERS, Forge, Server, Sshd, serve, sshd
+from .forge import HERE, PEERS, Forge, LoadClient, Server, Sshd, serve, sshd
 
 SERVERS = ["table", "callback", "queue", *PEERS]
 
@@ -36,6 +38,21 @@ def any_server(
     context = sshd(forge) if request.param == "sshd" else serve(forge, request.param)
     with context as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def zig_cc() -> list[str]:
+    """The C compiler that builds what tests need in C."""
+    return [sys.executable, "-m", "ziglang", "cc", "-O2", "-Wall", "-Wextra", "-Werror"]
+
+
+@pytest.fixture(scope="session")
+def load_client(tmp_path_factory: pytest.TempPathFactory, zig_cc: list[str]) -> LoadClient:
+    """load_client.c, built."""
+    program = tmp_path_factory.mktemp("load") / "load_client"
+    source = str(HERE / "load_client.c")
+    subprocess.run([*zig_cc, "-o", str(program), source, "-lssh", "-lpthread"], check=True)
+    return LoadClient(program)
 
 
 @pytest.fixture

@@ -241,12 +241,13 @@ class Server:
     def descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
 
-    def memory_kb(self) -> int:
-        """Proportional set size: what the process costs this machine."""
+    def memory_kb(self, field: str = "Pss") -> int:
+        """Proportional set size: what the process costs this machine. Or "Anonymous": what it has
+        allocated, whoever else maps the same libraries."""
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1])
-        raise AssertionError("no Pss line")
+        raise AssertionError(f"no {field} line")
 
     def close(self) -> None:
         """Stops the server and checks that it ended well."""
@@ -312,6 +313,38 @@ def serve(
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+@dataclass(frozen=True)
+class LoadClient:
+    """load_client.c: thousands of connections in seconds. Its head says what the modes do."""
+
+    program: Path
+
+    @contextmanager
+    def running(
+        self, server: Server, mode: str, count: int, keys: list[Path], threads: int = 16
+    ) -> Iterator[subprocess.Popen[str]]:
+        words = [mode, str(server.port), str(count), str(threads), *map(str, keys)]
+        with subprocess.Popen(
+            [str(self.program), *words], stdout=subprocess.PIPE, text=True
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def result(self, process: subprocess.Popen[str]) -> tuple[int, int, int]:
+        """Tries or connections made, those that went wrong, and logins."""
+        output, _ = process.communicate(timeout=10 * COMMAND_TIMEOUT_S)
+        assert process.returncode == 0
+        done, failed, let_in = map(int, output.split())
+        return done, failed, let_in
+
+    def run(self, server: Server, mode: str, count: int, key: Path, threads: int) -> None:
+        """Every one of `count` connections logs in and does what it should."""
+        with self.running(server, mode, count, [key], threads) as process:
+            assert self.result(process) == (count, 0, count)
 
 
 class Sshd:

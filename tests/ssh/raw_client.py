@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import queue
 import socket
 import struct
 import time
 from functools import partial
+from pathlib import Path
 
 import paramiko
 from paramiko.message import Message
@@ -177,6 +179,23 @@ def _publickey(
 
 def load(key: Key) -> paramiko.PKey:
     return paramiko.Ed25519Key.from_private_key_file(str(key.private))
+
+
+def forge_key(path: Path, public: Key, secret: Key) -> Path:
+    """A private key file that shows one key and signs with another (OpenSSH's PROTOCOL.key)."""
+    from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+
+    seed = load_ssh_private_key(secret.private.read_bytes(), None).private_bytes_raw()
+    blob = base64.b64decode(public.line.split()[1])
+    point = blob[-32:]
+    inner = u32(7) * 2 + string("ssh-ed25519") + string(point) + string(seed + point) + string("")
+    inner += bytes(range(1, 1 + -len(inner) % 8))
+    head = b"openssh-key-v1\0" + string("none") * 2 + string("") + u32(1)
+    text = base64.encodebytes(head + string(blob) + string(inner)).decode()
+    frame = "-----{} OPENSSH PRIVATE KEY-----\n"
+    path.write_text(frame.format("BEGIN") + text + frame.format("END"))
+    path.chmod(0o600)
+    return path
 
 
 class SecurityKey:

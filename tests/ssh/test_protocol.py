@@ -1,6 +1,6 @@
 """Hostile clients at the level of SSH messages: nobody gets in, nothing crashes, nothing is kept.
 
-PLUE_SSH_AUTH_ATTEMPTS=10000 and PLUE_SSH_MESSAGES=256 for a whole run by hand.
+PLUE_SSH_MESSAGES=256 for a whole run by hand; PLUE_SSH_AUTH_ATTEMPTS makes the attack longer.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ from .raw_client import (
     WINDOW_ADJUST,
     Gone,
     RawClient,
+    forge_key,
     load,
     string,
     u32,
 )
 
-AUTH_ATTEMPTS = int(os.environ.get("PLUE_SSH_AUTH_ATTEMPTS", "60"))
+AUTH_ATTEMPTS = int(os.environ.get("PLUE_SSH_AUTH_ATTEMPTS", "10000"))
 MESSAGES = int(os.environ.get("PLUE_SSH_MESSAGES", "48"))
 
 EXEC = string("git-upload-pack 'alice/project'")
@@ -212,25 +213,50 @@ def test_other_methods_never_succeed_and_end(server, method):
         client.wait_gone()
 
 
-def test_thousands_of_attempts_let_nobody_in(server, forge):
-    """As many as one connection allows, over many connections; then the limit is the server's."""
+def test_one_connection_has_six_tries(server, forge):
     mallory, bob = load(forge.keys["mallory"]), load(forge.keys["bob"])
-    left, connections = AUTH_ATTEMPTS, 0
-    while left > 0:
-        with RawClient(server) as client:
-            client.request_auth()
-            connections += 1
-            tried = 0
-            try:
-                while True:
-                    wrong = (mallory.asbytes(), mallory) if tried % 2 else (bob.asbytes(), mallory)
-                    client.sign(*wrong)
-                    assert client.expect(USERAUTH_FAILURE, USERAUTH_SUCCESS)[0] == USERAUTH_FAILURE
-                    tried += 1
-                    assert tried <= 6, "max_auth_tries"
-            except Gone:
-                left -= tried + 1
-    assert connections >= AUTH_ATTEMPTS // 8
+    with RawClient(server) as client:
+        client.request_auth()
+        client.send(USERAUTH_REQUEST, *map(string, ("git", "ssh-connection", "none")))
+        assert client.expect(USERAUTH_FAILURE)
+        for tried in range(6):
+            wrong = (mallory.asbytes(), mallory) if tried % 2 == 0 else (bob.asbytes(), mallory)
+            client.sign(*wrong)
+            if tried < 5:
+                assert client.expect(USERAUTH_FAILURE, USERAUTH_SUCCESS)[0] == USERAUTH_FAILURE
+        with pytest.raises(Gone):
+            client.expect(USERAUTH_FAILURE, USERAUTH_SUCCESS)
+    server.wait_for("disconnected", reason="max_auth_tries")
+
+
+def test_ten_thousand_attempts_let_nobody_in(server, forge, work, load_client):
+    """An unknown key, and the victim's key with another's signature, on as many connections as it
+    takes; a friend is served meanwhile."""
+    forged = forge_key(work / "forged", forge.keys["alice"], forge.keys["mallory"])
+    keys = [forge.keys["mallory"].private, forged]
+    friend = Client(server)
+    descriptors, refused = server.descriptors(), server.counters()["auth_failed_total"]
+    memory = []
+    for _ in range(2):
+        attempts = AUTH_ATTEMPTS // 2
+        with load_client.running(server, "guess", attempts, keys) as process:
+            while process.poll() is None:
+                assert friend.git("ls-remote", friend.url("alice/project"))
+                server.expected_logins += 1
+                server.expected_commands += 1
+            tried, failed, let_in = load_client.result(process)
+        assert tried >= attempts
+        assert (failed, let_in) == (0, 0)
+        server.settled(connections=0, gits_running=0)
+        memory.append(server.memory_kb("Anonymous"))
+    assert server.expected_logins > 0
+    assert server.counters()["auth_failed_total"] - refused >= AUTH_ATTEMPTS
+    for reason in ("unknown_key", "bad_signature"):
+        server.wait_for("auth_failed", reason=reason)
+    assert server.descriptors() <= descriptors
+    assert server.has_no_children()
+    print(f"{tried} tries twice, memory after each {memory} KB")
+    assert memory[1] - memory[0] < 1024, "kept for each attempt"
 
 
 @pytest.mark.parametrize("size", [256, 30_000, 200_000])

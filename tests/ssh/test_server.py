@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
+import sysconfig
 import textwrap
 import threading
 import time
@@ -306,6 +308,64 @@ def test_a_host_key_in_a_directory_that_is_missing(good, work):
 
 def test_git_that_is_missing(good):
     refused(SshError, r"no-such-git", **good | {"git": "no-such-git"})
+
+
+OLD_LIBSSH = """
+const char *ssh_version(int required) { return required ? 0 : "0.10.5/openssl/zlib"; }
+"""
+TOO_OLD = r"libssh 0\.10\.5/openssl/zlib is too old: at least 0\.10\.6 is needed \(apt-get install"
+
+
+@pytest.fixture
+def old_libssh(work: Path, zig_cc: list[str]) -> dict[str, str]:
+    """An environment in which libssh says that it is an old one."""
+    (work / "old.c").write_text(OLD_LIBSSH)
+    library = work / "old_libssh.so"
+    command = [*zig_cc, "-shared", "-fPIC", "-o", str(library), str(work / "old.c")]
+    subprocess.run(command, check=True)
+    return {**os.environ, "LD_PRELOAD": str(library)}
+
+
+def test_a_libssh_that_is_too_old_for_python(good, work, old_libssh):
+    script = textwrap.dedent(
+        f"""
+        import os, re, threading, time
+        from pyplue.ssh import GitServer, SshError
+        descriptors = os.listdir("/proc/self/fd")
+        server = GitServer({str(good["repos"])!r}, port=0, host_key={str(work / "new")!r})
+        for _ in range(2):
+            try:
+                server.start()
+            except SshError as error:
+                assert re.search({TOO_OLD!r}, str(error)), error
+            else:
+                raise SystemExit("it started")
+            assert not server.running
+            assert threading.active_count() == 1
+            time.sleep(0.1)  # a joined thread stays in /proc for a moment
+            assert len(os.listdir("/proc/self/task")) == 1
+            assert os.listdir("/proc/self/fd") == descriptors
+        server.stop()
+        """
+    )
+    answer = subprocess.run([sys.executable, "-c", script], env=old_libssh, capture_output=True)
+    assert answer.returncode == 0, answer
+    assert not (work / "new").exists(), "a host key was made for nothing"
+
+
+def test_a_libssh_that_is_too_old_for_the_command(good, work, old_libssh):
+    (work / "config.json").write_text(json.dumps({"repositories": str(good["repos"])}))
+    (work / "keys.json").write_text("[]")
+    program = Path(sysconfig.get_path("scripts"), "plue-ssh")
+    words = ["--config", "config.json", "--keys", "keys.json", "--host-key", "new", "--port", "0"]
+    answer = subprocess.run(
+        [program, "serve", *words],
+        env=old_libssh, cwd=work, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert answer.returncode == 1
+    assert re.fullmatch(rf"plue-ssh: {TOO_OLD}.*\n", answer.stderr), answer.stderr
+    assert answer.stdout == ""
+    assert not (work / "new").exists()
 
 
 SETTINGS = {

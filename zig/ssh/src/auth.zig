@@ -82,6 +82,7 @@ fn refuseUnread(connection: *Connection) void {
         .detail = if (detail) |text| @as(?[]const u8, events.printable(text, &buffer)) else null,
     });
     countTry(connection);
+    if (connection.ending != null) return;
     if (connection.authentication.last) |last| {
         reply(connection, libssh.ssh_message_reply_default(last));
     } else {

@@ -1,7 +1,8 @@
 """Many clients, idle clients, stalled clients and clients killed at any moment: nothing is left.
 
 Sizes for a whole run by hand: PLUE_SSH_CLIENTS=200 PLUE_SSH_IDLE=1000 PLUE_SSH_STALLED=300
-PLUE_SSH_KILLS=1000 PLUE_SSH_ROUNDS=12. What a client waits meanwhile is printed (pytest -s), not asserted.
+PLUE_SSH_KILLS=1000 PLUE_SSH_ROUNDS=12. What a client waits meanwhile is printed (pytest -s), not
+asserted.
 """
 
 from __future__ import annotations

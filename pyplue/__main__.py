@@ -24,8 +24,17 @@ def _ssh() -> str:
     return f"{ssh.version()} on libssh {ssh.libssh_version()}"
 
 
+def _vt() -> str:
+    return str(ffi.vt.vt_fwd_version(), "ascii")
+
+
 # What each library says of itself.
-DESCRIPTIONS: dict[str, Callable[[], str]] = {"jwt": _jwt, "ratelimit": _ratelimit, "ssh": _ssh}
+DESCRIPTIONS: dict[str, Callable[[], str]] = {
+    "jwt": _jwt,
+    "ratelimit": _ratelimit,
+    "ssh": _ssh,
+    "vt": _vt,
+}
 
 
 def report() -> int:

@@ -233,5 +233,46 @@ ssh = Library(
     },
 )
 
+_BYTES = ("ptr", "u64")
+
+# What may write a file or wait for a session lets other threads run.
+vt = Library(
+    "vt_fwd",
+    {
+        "vt_fwd_last_error": Signature((), "i32"),
+        "vt_fwd_last_message": Signature((), "cstring"),
+        "vt_fwd_needed": Signature((), "u64"),
+        "vt_fwd_error_name": Signature(("i32",), "cstring"),
+        "vt_fwd_version": Signature((), "cstring"),
+        "vt_fwd_start": _waiting(*_BYTES, returns="u32"),
+        "vt_fwd_session_id": Signature(("u32", *_BYTES), "i64"),
+        "vt_fwd_session_pid": Signature(("u32",), "i32"),
+        "vt_fwd_wait": _waiting("u32", "i64", returns="i32"),
+        "vt_fwd_stop": Signature(("u32",), "i32"),
+        "vt_fwd_kill": Signature(("u32", "u32"), "i32"),
+        "vt_fwd_close": Signature(("u32",), "bool"),
+        "vt_fwd_running": _waiting(returns="u32"),
+        "vt_fwd_frame_encode": Signature(("u32", *_BYTES, *_BYTES), "i64"),
+        "vt_fwd_decoder_create": Signature((), "u32"),
+        "vt_fwd_decoder_destroy": Signature(("u32",), "bool"),
+        "vt_fwd_decoder_next": Signature(("u32", *_BYTES, *_BYTES, "ptr"), "i32"),
+        "vt_fwd_cast_create": _waiting(
+            "cstring", "u32", "u32", "i64", "cstring", "cstring", "u64", returns="u32"
+        ),
+        "vt_fwd_cast_output": _waiting("u32", "u64", *_BYTES, returns="i32"),
+        "vt_fwd_cast_input": _waiting("u32", "u64", *_BYTES, returns="i32"),
+        "vt_fwd_cast_resize": _waiting("u32", "u64", "u32", "u32", returns="i32"),
+        "vt_fwd_cast_marker": _waiting("u32", "u64", "cstring", returns="i32"),
+        "vt_fwd_cast_clear_offset": Signature(("u32",), "i64"),
+        "vt_fwd_cast_end": _waiting("u32", "u64", "u32", "cstring", returns="i32"),
+        "vt_fwd_filter_create": Signature((), "u32"),
+        "vt_fwd_filter_destroy": Signature(("u32",), "bool"),
+        "vt_fwd_filter_write": Signature(("u32", *_BYTES, *_BYTES), "i64"),
+        "vt_fwd_filter_end": Signature(("u32", *_BYTES), "i64"),
+        "vt_fwd_session_parse": Signature(("cstring", *_BYTES, *_BYTES), "i64"),
+        "vt_fwd_session_read": _waiting("cstring", *_BYTES, returns="i64"),
+    },
+)
+
 # Every library by the name of its attribute here.
-LIBRARIES: dict[str, Library] = {"jwt": jwt, "ratelimit": ratelimit, "ssh": ssh}
+LIBRARIES: dict[str, Library] = {"jwt": jwt, "ratelimit": ratelimit, "ssh": ssh, "vt": vt}

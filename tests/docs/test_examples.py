@@ -69,7 +69,7 @@ def test_a_c_example_compiles_and_runs(example: Example, tmp_path: Path):
     source, program = tmp_path / "example.c", tmp_path / "example"
     source.write_text(example.text)
     includes = [f"-I{folder}" for folder in ROOT.glob("zig/*/include")]
-    used = re.findall(r"#include [<\"](plue_\w+)\.h", example.text)
+    used = re.findall(r"#include [<\"](plue_\w+|vt_fwd)\.h", example.text)
     libraries = [library.path for library in ffi.LIBRARIES.values() if library.name in used]
     folders = {f"-Wl,-rpath,{path.parent}" for path in libraries}
     compiler = [sys.executable, "-m", "ziglang", "cc", "-Wall", "-Wextra", "-Werror", *includes]

@@ -195,6 +195,17 @@ pub const Recorder = struct {
         r.commitEvent(line);
     }
 
+    /// A place in the recording that players can jump to.
+    pub fn marker(r: *Recorder, now_us: u64, label: []const u8) void {
+        var line: Line = .begin(r);
+        var carry: utf8.Carry = .{};
+        line.print("[{f},\"m\",\"", .{r.time(now_us)});
+        line.text(label[0..@min(label.len, max_held_bytes)], &carry);
+        line.flushText(&carry);
+        line.raw("\"]\n");
+        r.commitEvent(line);
+    }
+
     /// A viewer may start after the line just written. It will not see earlier resizes: repeat.
     fn cleared(r: *Recorder, now_us: u64) void {
         if (r.capped or r.file.failure != null) return;
@@ -239,11 +250,11 @@ pub const Recorder = struct {
         if (r.capped) return;
         if (r.max_bytes == 0 or r.file.offset() + line.len <= r.max_bytes) return line.commit();
         r.capped = true;
-        var marker: Line = .begin(r);
-        marker.print("[{f},\"m\",\"recording stopped: VIBETUNNEL_MAX_CAST_BYTES={d}\"]\n", .{
+        var last: Line = .begin(r);
+        last.print("[{f},\"m\",\"recording stopped: VIBETUNNEL_MAX_CAST_BYTES={d}\"]\n", .{
             Time{ .us = r.last_us }, r.max_bytes,
         });
-        marker.commit();
+        last.commit();
     }
 
     /// Never earlier than the event before.

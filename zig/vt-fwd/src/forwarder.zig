@@ -5,6 +5,7 @@ const std = @import("std");
 const posix = std.posix;
 const asciicast = @import("asciicast.zig");
 const cli = @import("cli.zig");
+const child_watch = @import("child_watch.zig");
 const clock = @import("clock.zig");
 const control = @import("control.zig");
 const detach = @import("detach.zig");
@@ -13,35 +14,20 @@ const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
 const raw_mode = @import("raw_mode.zig");
 const session = @import("session.zig");
-const session_json = @import("session_json.zig");
 const signals = @import("signals.zig");
 const spawn = @import("spawn.zig");
 const title_filter = @import("title_filter.zig");
+const Ending = @import("ending.zig").Ending;
 const InputQueue = @import("input_queue.zig").InputQueue;
 const Log = @import("log.zig").Log;
 const OuterOutput = @import("outer_output.zig").OuterOutput;
 const OuterTitle = @import("outer_title.zig").OuterTitle;
 const Typing = @import("typing.zig").Typing;
-const Watch = @import("watch.zig").Watch;
-
-/// A child that was asked to end and did not is killed after this time.
-const kill_after_us = 3 * std.time.us_per_s;
-
-/// Whoever asked for the end does not wait longer than this for a terminal that takes nothing.
-const abandon_after_us = 2 * std.time.us_per_s;
-
-/// How long output may keep coming after the child's end, where another process holds the pty.
-const drain_us = 2 * std.time.us_per_s;
-
-/// The pty has nothing more to give when it was quiet this long after the child's end.
-const drain_quiet_us = 100 * std.time.us_per_ms;
+const Upkeep = @import("upkeep.zig").Upkeep;
 
 /// A pty that hung up while the child lives is tried again after this time, then less often.
 const first_reopen_us = 10 * std.time.us_per_ms;
 const last_reopen_us = 640 * std.time.us_per_ms;
-
-/// session.json follows the recording's clears at most this often.
-const save_every_us = std.time.us_per_s;
 
 /// No descriptors were left for a client: the next attempt.
 const accept_again_us = 100 * std.time.us_per_ms;
@@ -51,7 +37,7 @@ const read_bytes = 64 * 1024;
 const stdin = 0;
 const stdout = 1;
 
-/// What `run` needs to know of its surroundings.
+/// What a session needs to know of its surroundings.
 pub const Start = struct {
     options: *const cli.Options,
     log: *Log,
@@ -61,23 +47,36 @@ pub const Start = struct {
     staged: session.Temporary,
     recording: posix.fd_t,
     listener: posix.fd_t,
-    /// Where `signals` are read; installed before anything was made on disk.
-    signal_fd: posix.fd_t,
+    place: Place,
     title: OuterTitle,
-    /// Our own environment.
-    inherited: []const [*:0]const u8,
+    /// The environment that git is asked in; null not to ask.
+    git_environment: ?[]const [*:0]const u8,
     size: asciicast.Size,
-    argv: [:null]const ?[*:0]const u8,
-    envp: [:null]const ?[*:0]const u8,
+    command: spawn.Command,
     /// Somebody waits to hear that the session runs.
     ready: ?detach.Ready = null,
 };
 
+/// Where the loop runs.
+pub const Place = union(enum) {
+    /// In a process of its own, between the user's terminal and the child's. Signals are read
+    /// from this descriptor; they were installed before anything was made on disk.
+    process: posix.fd_t,
+    /// In a thread of somebody else's process, whose terminal, signals and working directory are
+    /// not ours. Requests (`request_end`, or the number of a signal for the child) come as bytes
+    /// from this descriptor.
+    thread: posix.fd_t,
+};
+
+/// Ask the child to end, as a signal to the process would.
+pub const request_end: u8 = 0;
+/// The same because the host itself ends.
+pub const request_hang_up: u8 = 255;
+
 pub const Forwarder = struct {
     options: *const cli.Options,
     log: *Log,
-    session: *session.Session,
-    directory: *session.Directory,
+    place: Place,
 
     recorder: asciicast.Recorder,
     filter: title_filter.TitleFilter,
@@ -87,36 +86,21 @@ pub const Forwarder = struct {
     accept_at_us: ?u64,
     /// Whose queue is written next: 0 is the keyboard, then the clients.
     next_source: usize,
-    watch: Watch,
-    git_job: ?*git.Job,
-    git_storage: git.Job,
-    signal_fd: posix.fd_t,
+    upkeep: Upkeep,
 
     master: posix.fd_t,
     master_state: MasterState,
     reopen_us: u64,
     child: posix.pid_t,
-    /// Known once the child is a zombie.
-    exit_code: ?u8,
-    exited_us: u64,
-    /// Since when the pty is drained after the child's end, and since when it was quiet. Time in
-    /// which our own terminal took nothing does not count.
-    drain_since_us: u64,
-    quiet_since_us: u64,
+    /// Tells of the child's end where SIGCHLD does not; -1 otherwise.
+    child_fd: posix.fd_t,
+    /// When to look whether the child has ended, where nothing tells.
+    look_at_us: ?u64,
+    ending: Ending,
 
     stdin_open: bool,
     keyboard: InputQueue,
     typing: Typing,
-
-    /// Somebody asked for the end: when to stop asking nicely.
-    kill_at_us: ?u64,
-    end_requested: bool,
-    /// A signal to us asked before.
-    signalled: bool,
-    /// A client renamed the session, and session.json does not know yet.
-    name_changed: bool,
-    saved_clear_offset: u64,
-    saved_us: u64,
     recording_warned: bool,
 
     read_buffer: [read_bytes]u8,
@@ -133,38 +117,37 @@ pub const Forwarder = struct {
     pub fn run(f: *Forwarder, start: Start) !u8 {
         try f.begin(start);
         defer raw_mode.restore();
-        while (!f.finished()) f.turn();
-        f.finalise();
-        return f.exit_code.?;
+        while (!f.finished()) {
+            var fds: PollFds = undefined;
+            f.wait(&fds);
+            f.act(&fds);
+        }
+        return f.finalise();
     }
 
-    fn begin(f: *Forwarder, start: Start) !void {
+    /// The command runs when this returns. After an error nothing does, and what `start` names is
+    /// still the caller's.
+    pub fn begin(f: *Forwarder, start: Start) !void {
         f.options = start.options;
         f.log = start.log;
-        f.session = start.session;
-        f.directory = start.directory;
+        f.place = start.place;
         f.filter = .{};
-        f.outer = .init(stdout);
+        f.outer = if (f.hasTerminal()) .init(stdout) else .{ .kind = .gone, .fd = -1 };
         f.title = start.title;
         f.server.init(start.listener);
         f.accept_at_us = null;
         f.next_source = 0;
-        f.git_job = null;
+        f.upkeep.init(start.session, start.directory, start.log);
         f.master_state = .open;
         f.reopen_us = first_reopen_us;
-        f.exit_code = null;
-        f.stdin_open = true;
+        f.child_fd = -1;
+        f.look_at_us = null;
+        f.ending = .{};
+        f.stdin_open = f.hasTerminal();
         f.keyboard.start = 0;
         f.keyboard.end = 0;
         f.keyboard.carry = .{};
-        f.kill_at_us = null;
-        f.end_requested = false;
-        f.signalled = false;
-        f.name_changed = false;
-        f.saved_clear_offset = 0;
-        f.saved_us = 0;
         f.recording_warned = false;
-        f.signal_fd = start.signal_fd;
 
         const now = clock.monotonicUs();
         f.recorder.init(start.recording, now, start.size, start.options.max_cast_bytes);
@@ -177,89 +160,86 @@ pub const Forwarder = struct {
         f.recorder.flush();
 
         try f.launch(start);
-        if (git.isInside(start.session.cwd)) f.startGit(start);
+        const environment = start.git_environment orelse return;
+        if (git.isInside(start.session.cwd)) f.upkeep.startGit(environment);
+    }
+
+    fn hasTerminal(f: *const Forwarder) bool {
+        return f.place == .process;
     }
 
     fn launch(f: *Forwarder, start: Start) !void {
         const pair: pty.Pty = try .open(start.size);
         errdefer pair.close();
-        raw_mode.enter(stdin);
-        errdefer raw_mode.restore();
+        if (f.hasTerminal()) raw_mode.enter(stdin);
+        errdefer if (f.hasTerminal()) raw_mode.restore();
         f.master = pair.master;
         f.typing = .{
             .master = pair.master,
             .recorder = &f.recorder,
             .record = start.options.record_input,
         };
-        f.title.begin(&f.session.name);
+        f.title.begin(&start.session.name);
         f.showTitle(); // before anything of the child's
-        f.child = try spawn.spawn(pair.slave, start.argv, start.envp);
+        f.child = try spawn.spawn(pair.slave, start.command);
         posix.close(pair.slave);
-        f.session.status = .running;
-        f.session.pid = f.child;
-        f.announce(start.staged) catch |err| if (err != error.FileNotFound) {
-            f.log.print(.@"error", "cannot write session.json: {s}", .{@errorName(err)});
-        };
-        if (start.ready) |starter| starter.tell(f.session.id);
+        if (!f.hasTerminal()) f.watchChild();
         // From here on the child runs beside us.
-        f.watch = .init(f.directory.fd, clock.monotonicUs());
+        f.upkeep.started(clock.monotonicUs(), f.child, start.staged);
+        if (start.ready) |starter| starter.tell(start.session.id);
         f.followRename(); // before anybody watched
         f.log.open();
         f.log.print(.info, "session {s} started, process {d}: {s}", .{
-            f.session.id, f.child, f.session.command[0],
+            start.session.id, f.child, start.session.command[0],
         });
     }
 
-    /// Makes session.json say "starting", and at once "running": should we be killed in between,
-    /// a server believes the first for ever.
-    fn announce(f: *Forwarder, staged: session.Temporary) !void {
-        const running = f.directory.stage(f.session) catch |err| {
-            try f.directory.publish(staged);
-            return err;
-        };
-        errdefer f.directory.discard(running);
-        f.directory.unlinkJson();
-        try f.directory.publish(staged);
-        try f.directory.publish(running);
-    }
-
-    fn startGit(f: *Forwarder, start: Start) void {
-        git.start(&f.git_storage, start.session.cwd, start.inherited) catch |err| {
-            f.log.print(.warn, "cannot look for git: {s}", .{@errorName(err)});
-            return;
-        };
-        f.git_job = &f.git_storage;
-    }
-
-    fn saveSession(f: *Forwarder, fields: []const session_json.Field) void {
-        f.directory.update(f.session, fields) catch |err| {
-            f.log.print(.@"error", "cannot write session.json: {s}", .{@errorName(err)});
-        };
+    fn watchChild(f: *Forwarder) void {
+        if (child_watch.open(f.child)) |fd| {
+            f.child_fd = fd;
+        } else f.look_at_us = clock.monotonicUs();
     }
 
     // --- one turn of the loop ---
 
-    const Slot = enum { signals, master, keyboard, outer, listener, git };
+    const Slot = enum { signals, requests, child, master, keyboard, outer, listener, git };
     const slot_count = std.meta.fields(Slot).len;
-    const PollFds = [slot_count + ipc.max_clients]posix.pollfd;
+    pub const PollFds = [slot_count + ipc.max_clients]posix.pollfd;
 
-    fn turn(f: *Forwarder) void {
-        var fds: PollFds = undefined;
-        f.interests(&fds);
-        // Readers of the recording see everything before we sleep.
+    /// Until there is something to do. It changes nothing that another thread may look at.
+    pub fn wait(f: *Forwarder, fds: *PollFds) void {
+        f.interests(fds);
         const used = fds[0 .. slot_count + f.server.highest()];
-        const n = posix.poll(used, if (f.recorder.pending()) 0 else f.timeout()) catch 0;
-        if (n == 0) f.recorder.flush();
+        const milliseconds = if (f.recorder.pending()) 0 else f.timeout();
+        const result = posix.system.poll(used.ptr, @intCast(used.len), milliseconds);
+        switch (posix.errno(result)) {
+            .SUCCESS => return,
+            .INTR => {},
+            // No memory, or a limit set below the number of descriptors: another time, perhaps.
+            else => posix.nanosleep(0, 10 * std.time.ns_per_ms),
+        }
+        for (fds) |*it| it.revents = 0;
+    }
+
+    /// Does what `wait` has found.
+    pub fn act(f: *Forwarder, fds: *const PollFds) void {
+        const idle = for (fds) |it| {
+            if (it.revents != 0) break false;
+        } else true;
+        // Readers of the recording see everything before we sleep.
+        if (idle) f.recorder.flush();
         const now = clock.monotonicUs();
-        if (ready(&fds, .signals)) f.onSignals(now);
-        if (ready(&fds, .outer)) f.onOuterReady(now);
+        if (ready(fds, .signals)) f.onSignals(now);
+        if (ready(fds, .requests)) f.onRequests(now);
+        if (ready(fds, .child)) f.onChild(now);
+        if (ready(fds, .outer)) f.onOuterReady(now);
         const master = fds[@intFromEnum(Slot.master)].revents;
         if (master & ~@as(i16, posix.POLL.OUT) != 0) f.onOutput(now);
         if (master & posix.POLL.OUT != 0) f.writeQueued(now);
-        if (ready(&fds, .keyboard)) f.onKeyboard(now);
-        if (ready(&fds, .listener)) f.onConnect(now);
-        if (ready(&fds, .git)) f.onGit();
-        for (used[slot_count..], 0..) |it, index| {
+        if (ready(fds, .keyboard)) f.onKeyboard(now);
+        if (ready(fds, .listener)) f.onConnect(now);
+        if (ready(fds, .git)) f.upkeep.onGit();
+        for (fds[slot_count..], 0..) |it, index| {
             if (it.revents != 0) f.onClient(now, index);
         }
         f.tick(now);
@@ -279,12 +259,15 @@ pub const Forwarder = struct {
         const master = f.master_state == .open and events != 0;
         const keyboard = f.stdin_open and f.keyboard.isEmpty();
         const accepting = f.accept_at_us == null and !f.server.isFull();
-        set(fds, .signals, f.signal_fd, in);
+        const child = if (f.ending.exit_code == null) f.child_fd else -1;
+        set(fds, .signals, if (f.place == .process) f.place.process else -1, in);
+        set(fds, .requests, if (f.place == .thread) f.place.thread else -1, in);
+        set(fds, .child, child, in);
         set(fds, .master, if (master) f.master else -1, events);
         set(fds, .keyboard, if (keyboard) stdin else -1, in);
         set(fds, .outer, if (f.outer.pending.len > 0) f.outer.fd else -1, out);
         set(fds, .listener, if (accepting) f.server.listener else -1, in);
-        set(fds, .git, if (f.git_job) |job| job.fd else -1, in);
+        set(fds, .git, if (f.upkeep.git_job) |job| job.fd else -1, in);
         for (fds[slot_count..], f.server.clients) |*it, slot| {
             const fd = if (slot) |client| (if (client.wantsMore()) client.fd else -1) else -1;
             it.* = .{ .fd = fd, .events = in, .revents = 0 };
@@ -299,75 +282,48 @@ pub const Forwarder = struct {
     fn timeout(f: *Forwarder) i32 {
         const never = std.math.maxInt(u64);
         const at = std.mem.min(u64, &.{
-            f.watch.next_us,
+            f.upkeep.deadline(f.recorder.clear_offset),
             f.recorder.deadline() orelse never,
-            f.kill_at_us orelse never,
             f.accept_at_us orelse never,
+            f.look_at_us orelse never,
             if (f.master_state == .suspended) f.master_state.suspended else never,
-            if (f.clearIsUnsaved()) f.saved_us + save_every_us else never,
-            f.drainDeadline() orelse never,
+            f.ending.deadline(f.outer.pending.len > 0) orelse never,
         });
         const left = at -| clock.monotonicUs();
         return @intCast(left / std.time.us_per_ms + 1); // at most until the next look at the name
     }
 
-    /// When the child has ended: the end of waiting for its output, or for the terminal.
-    fn drainDeadline(f: *const Forwarder) ?u64 {
-        if (f.exit_code == null) return null;
-        if (f.outer.pending.len == 0) {
-            return @min(f.quiet_since_us + drain_quiet_us, f.drain_since_us + drain_us);
-        }
-        return if (f.end_requested) f.exited_us + abandon_after_us else null;
-    }
-
     fn tick(f: *Forwarder, now: u64) void {
         f.recorder.tick(now);
-        if (f.kill_at_us) |at| if (now >= at) {
-            f.kill_at_us = null;
-            if (f.exit_code == null) f.signalChild(posix.SIG.KILL);
-        };
-        if (f.exit_code != null and f.end_requested and now >= f.exited_us + abandon_after_us) {
-            f.outer.abandon();
-        }
+        if (f.ending.killIsDue(now)) f.signalChild(posix.SIG.KILL);
+        if (f.ending.givesUpOuter(now)) f.outer.abandon();
         if (f.accept_at_us) |at| if (now >= at) {
             f.accept_at_us = null;
         };
+        if (f.look_at_us) |at| if (now >= at) f.onChild(now);
         if (f.master_state == .suspended and now >= f.master_state.suspended) {
             f.master_state = .open;
         }
         f.tickDrain(now);
-        if (f.watch.tick(now)) f.followRename();
-        if (f.name_changed) {
-            f.name_changed = false;
-            f.saveSession(&f.session.nameFields());
+        if (f.upkeep.watch.tick(now)) f.followRename();
+        f.upkeep.saveName();
+        if (f.upkeep.clearIsDue(now, f.recorder.clear_offset)) {
+            f.recorder.flush(); // the offset must not be beyond the end of the file
+            f.upkeep.saveClear(now, f.recorder.clear_offset);
         }
-        if (f.clearIsUnsaved() and now >= f.saved_us + save_every_us) f.saveClear(now);
         f.showTitle();
         f.warnOfRecording();
     }
 
     /// After the child's end: decides that nothing more will come.
     fn tickDrain(f: *Forwarder, now: u64) void {
-        if (f.exit_code == null or f.outer.pending.len > 0) return;
-        if (now < f.drainDeadline().?) return;
+        if (f.outer.pending.len > 0 or !f.ending.isQuiet(now)) return;
         // On a busy machine the time may have passed without us: look once more.
-        const before = f.quiet_since_us;
+        const before = f.ending.quiet_since_us;
         f.onOutput(now);
-        if (f.quiet_since_us == before or now >= f.drain_since_us + drain_us) {
+        if (f.ending.quiet_since_us == before or f.ending.drainIsOver(now)) {
             f.master_state = .ended;
         }
-    }
-
-    fn clearIsUnsaved(f: *const Forwarder) bool {
-        return f.recorder.clear_offset != f.saved_clear_offset;
-    }
-
-    fn saveClear(f: *Forwarder, now: u64) void {
-        f.recorder.flush(); // the offset must not be beyond the end of the file
-        f.saved_us = now;
-        f.saved_clear_offset = f.recorder.clear_offset;
-        f.session.clear_offset = f.recorder.clear_offset;
-        f.saveSession(f.session.stateFields()[3..4]);
     }
 
     /// Between two sequences of the program, never within one.
@@ -390,9 +346,7 @@ pub const Forwarder = struct {
 
     fn onOuterReady(f: *Forwarder, now: u64) void {
         f.outer.proceed();
-        if (f.outer.pending.len > 0) return;
-        f.drain_since_us = now;
-        f.quiet_since_us = now;
+        if (f.outer.pending.len == 0) f.ending.outerIsFree(now);
     }
 
     fn onOutput(f: *Forwarder, now: u64) void {
@@ -417,7 +371,7 @@ pub const Forwarder = struct {
             f.reopen_us = first_reopen_us;
             f.show(now, f.read_buffer[0..len]);
         } else if (hung_up) {
-            if (f.exit_code == null) f.suspendMaster(now) else f.master_state = .ended;
+            if (f.ending.exit_code == null) f.suspendMaster(now) else f.master_state = .ended;
         }
     }
 
@@ -428,7 +382,7 @@ pub const Forwarder = struct {
     }
 
     fn show(f: *Forwarder, now: u64, bytes: []const u8) void {
-        f.quiet_since_us = now;
+        f.ending.outputCame(now);
         const visible = if (f.options.title_mode == .none)
             bytes
         else
@@ -456,7 +410,7 @@ pub const Forwarder = struct {
     }
 
     fn inputWaits(f: *const Forwarder) bool {
-        if (f.exit_code != null) return false; // nobody will read it
+        if (f.ending.exit_code != null) return false; // nobody will read it
         if (!f.keyboard.isEmpty()) return true;
         for (f.server.clients) |slot| {
             if (slot) |client| if (!client.queue.isEmpty()) return true;
@@ -538,15 +492,15 @@ pub const Forwarder = struct {
                     // A stopped child could not end.
                     posix.SIG.TERM, posix.SIG.HUP, posix.SIG.INT => {
                         f.signalChild(posix.SIG.CONT);
-                        f.end_requested = true;
+                        f.ending.requested = true;
                     },
-                    posix.SIG.KILL => f.end_requested = true,
+                    posix.SIG.KILL => f.ending.requested = true,
                     else => {},
                 }
             },
             .update_title => |name| {
-                f.session.name = name;
-                f.name_changed = true;
+                f.upkeep.session.name = name;
+                f.upkeep.name_changed = true;
                 f.title.renamed(&name);
             },
         }
@@ -554,44 +508,47 @@ pub const Forwarder = struct {
 
     /// Somebody may have changed the name in session.json.
     fn followRename(f: *Forwarder) void {
-        if (f.name_changed) return; // ours is newer
-        const name = f.directory.readName() orelse return;
-        if (name.eql(&f.session.name)) return;
-        f.session.name = name;
-        f.title.renamed(&name);
-        f.log.print(.info, "session {s} was renamed: {s}", .{ f.session.id, name.slice() });
-    }
-
-    fn onGit(f: *Forwarder) void {
-        const job = f.git_job orelse return;
-        if (!job.receive()) return;
-        f.git_job = null;
-        const info = job.finish() orelse return;
-        f.session.git = info.*;
-        f.saveSession(&f.session.gitFields());
+        if (f.upkeep.nameWasChanged()) f.title.renamed(&f.upkeep.session.name);
     }
 
     // --- signals, sizes, the end ---
 
     fn onSignals(f: *Forwarder, now: u64) void {
-        const arrived = signals.drain(f.signal_fd);
+        const arrived = signals.drain(f.place.process);
         if (arrived.isSet(posix.SIG.CONT)) raw_mode.enter(stdin); // a shell had the terminal
         if (arrived.isSet(posix.SIG.WINCH) or arrived.isSet(posix.SIG.CONT)) {
             f.followOuterSize(now);
         }
-        if (arrived.isSet(posix.SIG.CHLD) and f.exit_code == null) {
-            f.exit_code = spawn.exitCode(f.child);
-            f.exited_us = now;
-            f.drain_since_us = now;
-            f.quiet_since_us = now;
-            if (f.exit_code != null and f.master_state == .suspended) f.master_state = .open;
-        }
+        if (arrived.isSet(posix.SIG.CHLD)) f.onChild(now);
         for ([_]u8{ posix.SIG.INT, posix.SIG.QUIT, posix.SIG.TERM, posix.SIG.HUP }) |signal| {
             if (arrived.isSet(signal)) f.askToEnd(now, signal);
         }
     }
 
+    fn onRequests(f: *Forwarder, now: u64) void {
+        var bytes: [16]u8 = undefined;
+        const n = posix.read(f.place.thread, &bytes) catch 0; // then it comes again
+        for (bytes[0..n]) |byte| switch (byte) {
+            request_end => f.askToEnd(now, posix.SIG.TERM),
+            request_hang_up => f.askToEnd(now, posix.SIG.HUP),
+            else => |signal| f.obey(now, .{ .kill = signal }),
+        };
+    }
+
+    /// The child may have ended.
+    fn onChild(f: *Forwarder, now: u64) void {
+        if (f.ending.exit_code != null) return;
+        const code = spawn.exitCode(f.child) orelse {
+            if (f.look_at_us != null) f.look_at_us = now + child_watch.look_every_us;
+            return;
+        };
+        f.look_at_us = null;
+        f.ending.childEnded(now, code);
+        if (f.master_state == .suspended) f.master_state = .open;
+    }
+
     fn followOuterSize(f: *Forwarder, now: u64) void {
+        if (!f.hasTerminal()) return;
         const size = pty.getSize(stdout) orelse return;
         if (!size.eql(f.recorder.size)) f.resize(now, size);
     }
@@ -603,29 +560,31 @@ pub const Forwarder = struct {
 
     /// Passes the signal on; the second one, or a child that stays, is the end of patience.
     fn askToEnd(f: *Forwarder, now: u64, signal: u8) void {
-        if (f.signalled) return f.signalChild(posix.SIG.KILL);
-        f.signalled = true;
+        if (!f.ending.ask(now)) return f.signalChild(posix.SIG.KILL);
         f.log.print(.info, "signal {d}: asking the command to end", .{signal});
-        f.end_requested = true;
-        f.kill_at_us = now + kill_after_us;
         f.signalChild(signal);
         f.signalChild(posix.SIG.CONT);
     }
 
-    /// To the child's process group. The zombie keeps its pid from being used again.
+    /// To the child's process group. The zombie keeps its pid from being used again, unless a host
+    /// took it away.
     fn signalChild(f: *Forwarder, signal: u8) void {
+        if (f.ending.exit_code == spawn.exit_unknown and f.place == .thread) return;
         // A child that has not got to setsid yet leads no group. One that is gone needs no signal.
         posix.kill(-f.child, signal) catch posix.kill(f.child, signal) catch {};
     }
 
-    fn finished(f: *const Forwarder) bool {
-        return f.exit_code != null and f.outer.pending.len == 0 and f.master_state == .ended;
+    pub fn finished(f: *const Forwarder) bool {
+        const drained = f.outer.pending.len == 0 and f.master_state == .ended;
+        return f.ending.exit_code != null and drained;
     }
 
     /// In an order that readers can rely on: no output is missing, session.json says "exited"
     /// while the pid still answers, the exit line is the last, then the socket goes.
-    fn finalise(f: *Forwarder) void {
+    pub fn finalise(f: *Forwarder) u8 {
         const now = clock.monotonicUs();
+        const code = f.ending.exit_code.?;
+        const id = f.upkeep.session.id;
         if (f.options.title_mode != .none) {
             const held = f.filter.flush(&f.filtered);
             f.outer.send(f.filtered[0..held]);
@@ -633,21 +592,25 @@ pub const Forwarder = struct {
         }
         f.recorder.endOutput(now);
         posix.close(f.master); // and session.json has a descriptor to be written with
-        if (f.git_job) |job| _ = job.finish();
-        if (f.name_changed) f.saveSession(&f.session.nameFields());
-        f.session.status = .exited;
-        f.session.exit_code = f.exit_code;
-        f.session.clear_offset = f.recorder.clear_offset;
         f.recorder.flush();
-        // The server may have moved an offset that we did not.
-        const state = f.session.stateFields();
-        f.saveSession(if (f.clearIsUnsaved()) state[0..4] else state[0..3]);
-        f.recorder.exit(f.exit_code.?, f.session.id);
+        f.upkeep.ended(code, f.recorder.clear_offset);
+        f.recorder.exit(code, id);
         spawn.reap(f.child);
-        f.directory.unlinkSocket();
+        if (f.child_fd >= 0) posix.close(f.child_fd);
+        f.upkeep.directory.unlinkSocket();
         f.server.deinit();
         raw_mode.restore();
         f.warnOfRecording();
-        f.log.print(.info, "session {s} ended with {d}", .{ f.session.id, f.exit_code.? });
+        f.log.print(.info, "session {s} ended with {d}", .{ id, code });
+        return code;
+    }
+
+    /// In the child of a host that forked: the session is its parent's, and nothing of it may stay
+    /// open here. The files are as they were.
+    pub fn closeAll(f: *Forwarder) void {
+        posix.close(f.master);
+        if (f.child_fd >= 0) posix.close(f.child_fd);
+        if (f.upkeep.git_job) |job| posix.close(job.fd);
+        f.server.deinit();
     }
 };

@@ -5,9 +5,9 @@
 const std = @import("std");
 
 /// Typed text longer than this is no paste of the web page, which sends at most 10 MB.
-const max_input_bytes = 16 * 1024 * 1024;
+pub const max_input_bytes = 16 * 1024 * 1024;
 /// The longest payload of every other frame.
-const max_payload_bytes = 1024 * 1024;
+pub const max_payload_bytes = 1024 * 1024;
 /// Control messages up to this length need no allocation; real ones have some fifty bytes.
 const inline_bytes = 1024;
 
@@ -125,7 +125,7 @@ pub const Parser = struct {
         if (parser.missing > 0) return .{ .used = available.len, .event = .none };
         parser.header_len = 0;
         return .{ .used = available.len, .event = switch (parser.kind()) {
-            .control => if (parser.buffer()) |whole| .{ .control = whole } else .none,
+            .control => if (parser.message()) |whole| .{ .control = whole } else .none,
             .heartbeat => .heartbeat,
             .input, _ => .none,
         } };
@@ -140,7 +140,7 @@ pub const Parser = struct {
     }
 
     /// The control message, unless there was no memory for it.
-    fn buffer(parser: *Parser) ?[]const u8 {
+    pub fn message(parser: *Parser) ?[]const u8 {
         if (parser.large) |large| return large;
         const length = std.mem.readInt(u32, parser.header[1..5], .big);
         return if (length > inline_bytes) null else parser.inline_buffer[0..length];

@@ -11,6 +11,7 @@ pub const max_clients = 32;
 /// A burst of clients waits here until the loop comes round.
 const backlog = 128;
 const read_bytes = 4096;
+const mode = 0o600;
 
 /// Heartbeats answered in any second. VibeTunnel's own client echoes every answer: without a
 /// limit the two would never stop.
@@ -84,7 +85,7 @@ pub const Client = struct {
         }
         if (client.heartbeats == max_heartbeats) return;
         client.heartbeats += 1;
-        const flags = posix.MSG.DONTWAIT;
+        const flags = posix.MSG.DONTWAIT | no_signal;
         const sent = posix.sendto(client.fd, &frames.heartbeat, flags, null, 0) catch return;
         // Half an answer would garble the next: such a client is beyond help.
         if (sent < frames.heartbeat.len) client.ended = true;
@@ -127,7 +128,7 @@ pub const Server = struct {
                 error.WouldBlock, error.ConnectionAborted => return,
                 else => return error.OutOfDescriptors,
             };
-            if (!isOurs(fd)) {
+            if (!isOurs(fd) or !noSignals(fd)) {
                 posix.close(fd);
                 continue;
             }
@@ -161,9 +162,11 @@ pub fn listen(path: [:0]const u8) !posix.fd_t {
         error.FileNotFound => {},
         else => return err,
     };
-    const before = umask(0o177);
-    defer _ = umask(before);
+    // The umask belongs to the process, which may have other threads. On Linux the socket's own
+    // mode is the file's; elsewhere its directory, which is private, keeps others out until chmod.
+    if (is_linux) try posix.fchmod(fd, mode);
     try posix.bind(fd, &address.any, address.getOsSockLen());
+    try posix.fchmodat(posix.AT.FDCWD, path, mode, 0);
     try posix.listen(fd, backlog);
     return fd;
 }
@@ -202,9 +205,15 @@ fn effectiveUid() posix.uid_t {
     return if (is_linux) std.os.linux.geteuid() else std.c.geteuid();
 }
 
-fn umask(mask: u32) u32 {
-    if (is_linux) return @intCast(std.os.linux.syscall1(.umask, mask));
-    return std.c.umask(@intCast(mask));
+/// A client that has gone is an error of the call, not a signal to whoever loaded this library.
+const no_signal = if (is_linux) posix.MSG.NOSIGNAL else 0;
+
+fn noSignals(fd: posix.fd_t) bool {
+    if (is_linux) return true;
+    const on: c_int = 1;
+    posix.setsockopt(fd, posix.SOL.SOCKET, posix.SO.NOSIGPIPE, std.mem.asBytes(&on)) catch
+        return false;
+    return true;
 }
 
 const darwin = struct {
@@ -235,16 +244,22 @@ const Fixture = struct {
     }
 };
 
+fn umask(mask: u32) u32 {
+    if (is_linux) return @intCast(std.os.linux.syscall1(.umask, mask));
+    return std.c.umask(@intCast(mask));
+}
+
 test "the socket is private whatever the umask, and a stale one is replaced" {
     var f: Fixture = undefined;
     try f.init();
     defer f.deinit();
-    const before = umask(0);
-    defer _ = umask(before);
-    const second = try listen(f.path);
-    defer posix.close(second);
-    try testing.expectEqual(0o600, (try f.tmp.dir.statFile("s")).mode & 0o777);
-    try testing.expectEqual(0, umask(0));
+    for ([_]u32{ 0, 0o777 }) |mask| {
+        const before = umask(mask);
+        defer _ = umask(before);
+        const second = try listen(f.path);
+        defer posix.close(second);
+        try testing.expectEqual(0o600, (try f.tmp.dir.statFile("s")).mode & 0o777);
+    }
 }
 
 test "several clients are accepted, their bytes and their end are seen" {

@@ -13,6 +13,7 @@ const ipc = @import("ipc.zig");
 const pty = @import("pty.zig");
 const raw_mode = @import("raw_mode.zig");
 const session = @import("session.zig");
+const session_files = @import("session_files.zig");
 const signals = @import("signals.zig");
 const spawn = @import("spawn.zig");
 const title = @import("title.zig");
@@ -20,7 +21,7 @@ const Forwarder = @import("forwarder.zig").Forwarder;
 const Log = @import("log.zig").Log;
 
 /// Also the `version` that session.json carries.
-pub const version = "0.1.0";
+pub const version = @import("config").version;
 
 const exit_startup: u8 = 1;
 const exit_not_runnable: u8 = 126;
@@ -112,24 +113,6 @@ fn logPath(allocator: std.mem.Allocator, options: *const cli.Options) ?[:0]const
     return std.fmt.allocPrintSentinel(allocator, "{s}/.vibetunnel/log.txt", .{home}, 0) catch null;
 }
 
-/// Where a session's things are.
-const Paths = struct {
-    directory: [:0]const u8,
-    fifo: [:0]const u8,
-    socket: [:0]const u8,
-
-    fn init(allocator: std.mem.Allocator, id: []const u8) error{OutOfMemory}!Paths {
-        const chosen = posix.getenv("VIBETUNNEL_CONTROL_DIR");
-        const root = try control_dir.root(allocator, chosen, posix.getenv("HOME"));
-        const args = .{ root, id };
-        return .{
-            .directory = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}", args, 0),
-            .fifo = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}/stdin", args, 0),
-            .socket = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}/ipc.sock", args, 0),
-        };
-    }
-};
-
 /// Renames a session: on disk first, which is what counts; its forwarder is told if it listens.
 fn updateTitle(
     allocator: std.mem.Allocator,
@@ -138,14 +121,14 @@ fn updateTitle(
     text: []const u8,
 ) error{OutOfMemory}!u8 {
     const id = options.session_id.?; // the command line was refused without it
-    const paths: Paths = try .init(allocator, id);
+    const paths: session_files.Paths = try .init(allocator, null, id);
     const name: title.Name = .fromBytes(text);
     var directory = session.Directory.existing(paths.directory) orelse {
         log.print(.@"error", "there is no session {s}", .{id});
         return exit_startup;
     };
     directory.rename(&name) catch |err| {
-        log.print(.@"error", "cannot rename session {s}: {s}", .{ id, explain(err) });
+        log.print(.@"error", "cannot rename session {s}: {s}", .{ id, session_files.explain(err) });
         return exit_startup;
     };
     const fd = ipc.connect(paths.socket) orelse return 0;
@@ -167,7 +150,7 @@ fn start(
     // As long as our own terminal is there to be asked.
     const initial: InitialSize = .of(options);
     const ready = if (options.detach) switch (detach.detach() catch |err| {
-        log.print(.@"error", "cannot detach: {s}", .{explain(err)});
+        log.print(.@"error", "cannot detach: {s}", .{session_files.explain(err)});
         return exit_startup;
     }) {
         .starter => |code| return code,
@@ -187,8 +170,14 @@ fn runSession(
     const now_ms = clock.epochMs();
     const id = options.session_id orelse
         control_dir.defaultId(&id_buffer, @intCast(now_ms), session.ownPid());
-    const paths: Paths = try .init(allocator, id);
-    if (!fitsSocket(log, paths.socket)) return exit_startup;
+    const paths: session_files.Paths = try .init(allocator, null, id);
+    if (!paths.fits()) {
+        log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
+            "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{
+            paths.socket, paths.socket.len, control_dir.max_socket_path_bytes,
+        });
+        return exit_startup;
+    }
     var cwd_buffer: [posix.PATH_MAX]u8 = undefined;
     const cwd = posix.getcwd(&cwd_buffer) catch "/"; // removed, or not ours to know
     const context: title.Context = .{
@@ -215,12 +204,12 @@ fn runSession(
         return exit_startup;
     };
     var directory = session.Directory.open(paths.directory) catch |err| {
-        log.print(.@"error", "cannot use {s}: {s}", .{ paths.directory, explain(err) });
+        log.print(.@"error", "cannot use {s}: {s}", .{ paths.directory, session_files.explain(err) });
         return exit_startup;
     };
-    const prepared = prepare(&directory, &it, &paths) catch |err| {
-        abandon(&directory, &it, exit_startup);
-        log.print(.@"error", "cannot start in {s}: {s}", .{ paths.directory, explain(err) });
+    const prepared = session_files.prepare(&directory, &it, &paths) catch |err| {
+        session_files.abandon(&directory, &it, exit_startup);
+        log.print(.@"error", "cannot start in {s}: {s}", .{ paths.directory, session_files.explain(err) });
         return exit_startup;
     };
     return forwarder.run(.{
@@ -231,84 +220,18 @@ fn runSession(
         .staged = prepared.staged,
         .recording = prepared.recording,
         .listener = prepared.listener,
-        .signal_fd = signal_fd,
+        .place = .{ .process = signal_fd },
         .title = .{ .mode = options.title_mode, .context = context, .silent = !posix.isatty(1) },
-        .inherited = inherited,
+        .git_environment = inherited,
         .size = initial.size,
-        .argv = argv,
-        .envp = envp,
+        .command = .{ .argv = argv, .envp = envp },
         .ready = ready,
     }) catch |err| {
         prepared.close(); // descriptors may be what is missing
         directory.discard(prepared.staged);
-        abandon(&directory, &it, exit_not_runnable);
-        log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], explain(err) });
+        session_files.abandon(&directory, &it, exit_not_runnable);
+        log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], session_files.explain(err) });
         return exit_not_runnable;
-    };
-}
-
-/// Before anything is made: a socket that nobody can connect to is no session.
-fn fitsSocket(log: *Log, path: []const u8) bool {
-    if (path.len <= control_dir.max_socket_path_bytes) return true;
-    log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
-        "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{
-        path, path.len, control_dir.max_socket_path_bytes,
-    });
-    return false;
-}
-
-const Prepared = struct {
-    staged: session.Temporary,
-    recording: posix.fd_t,
-    listener: posix.fd_t,
-
-    fn close(prepared: Prepared) void {
-        posix.close(prepared.recording);
-        posix.close(prepared.listener);
-    }
-};
-
-/// All that a reader expects to find. The socket is there before the session says "running".
-fn prepare(
-    directory: *session.Directory,
-    it: *const session.Session,
-    paths: *const Paths,
-) !Prepared {
-    try directory.makeFifo(paths.fifo);
-    const staged = try directory.stage(it);
-    errdefer directory.discard(staged);
-    const recording = try directory.createRecording();
-    errdefer posix.close(recording);
-    const listener = try ipc.listen(paths.socket);
-    return .{ .staged = staged, .recording = recording, .listener = listener };
-}
-
-/// A session that could not be started does not stay "starting".
-fn abandon(directory: *session.Directory, it: *session.Session, code: u8) void {
-    it.status = .exited;
-    it.exit_code = code;
-    const fields = it.stateFields();
-    directory.update(it, fields[0..3]) catch {}; // what went wrong is said by the caller
-    directory.unlinkSocket();
-}
-
-fn explain(err: anyerror) []const u8 {
-    return switch (err) {
-        error.SessionIsRunning => "a session with this id is running: choose another id",
-        error.StdinIsNotAFifo => "its file 'stdin' is no FIFO: remove it",
-        error.NoFifos => "the file system has no FIFOs: choose another VIBETUNNEL_CONTROL_DIR",
-        error.IsDir => "its session.json is a directory: remove it",
-        error.NoSession => "it has no session.json",
-        error.InvalidJson => "its session.json is not JSON",
-        error.NoSpaceLeft, error.DiskQuota => "no space left on the device",
-        error.ReadOnlyFileSystem => "the file system is read-only",
-        error.AccessDenied, error.PermissionDenied => "permission denied",
-        error.FileNotFound => "a part of the path does not exist",
-        error.NotDir => "a part of the path is not a directory",
-        error.SymLinkLoop => "it is a symbolic link",
-        error.NameTooLong => "the path is too long",
-        error.ProcessFdQuotaExceeded => "too many open files: raise 'ulimit -n'",
-        else => @errorName(err),
     };
 }
 

@@ -12,7 +12,7 @@ const Name = @import("title.zig").Name;
 const GitInfo = @import("git.zig").Info;
 
 /// A `session.json` larger than this is not read.
-const max_json_bytes = 1024 * 1024;
+pub const max_json_bytes = 1024 * 1024;
 
 /// An id that is in use is refused after this time.
 const lock_attempts = 20;
@@ -166,7 +166,7 @@ pub const Directory = struct {
     /// The FIFO that readers expect to find, and that nobody writes to; error.StdinIsNotAFifo when
     /// something else has its name.
     pub fn makeFifo(directory: Directory, path: [:0]const u8) !void {
-        switch (posix.errno(mkfifo(directory.fd, path))) {
+        switch (mkfifo(directory.fd, path)) {
             .SUCCESS => {},
             .EXIST => {
                 const flags = posix.AT.SYMLINK_NOFOLLOW;
@@ -290,7 +290,7 @@ pub const Directory = struct {
         return .fromJson(name.string() orelse return null);
     }
 
-    fn readJson(directory: Directory, gpa: std.mem.Allocator) ?[]u8 {
+    pub fn readJson(directory: Directory, gpa: std.mem.Allocator) ?[]u8 {
         const flags: posix.O = .{ .CLOEXEC = true, .NONBLOCK = true };
         const fd = posix.openat(directory.fd, "session.json", flags, 0) catch return null;
         defer posix.close(fd);
@@ -365,7 +365,7 @@ fn ownerOfTemporary(name: []const u8) ?posix.pid_t {
 }
 
 /// Also when it is not ours to signal.
-fn isAlive(pid: posix.pid_t) bool {
+pub fn isAlive(pid: posix.pid_t) bool {
     if (pid <= 0) return false;
     posix.kill(pid, 0) catch |err| return err == error.PermissionDenied;
     return true;
@@ -388,11 +388,12 @@ fn makeParents(path: [:0]const u8) void {
     }
 }
 
-fn mkfifo(dir: posix.fd_t, path: [:0]const u8) if (builtin.os.tag == .linux) usize else c_int {
+fn mkfifo(dir: posix.fd_t, path: [:0]const u8) posix.E {
     if (builtin.os.tag == .linux) {
-        return std.os.linux.mknodat(dir, "stdin", posix.S.IFIFO | file_mode, 0);
+        const linux = std.os.linux;
+        return linux.E.init(linux.mknodat(dir, "stdin", posix.S.IFIFO | file_mode, 0));
     }
-    return darwin.mkfifo(path, file_mode);
+    return posix.errno(darwin.mkfifo(path, file_mode));
 }
 
 const darwin = struct {

@@ -20,6 +20,8 @@ pub const Value = union(enum) {
     strings: []const [:0]const u8,
     integer: i64,
     boolean: bool,
+    /// Text that is JSON already.
+    json: []const u8,
     /// Removes the member.
     absent,
 };
@@ -87,6 +89,7 @@ const Output = struct {
                 }
                 try out.list.appendSlice(out.gpa, if (strings.len == 0) "]" else "\n  ]");
             },
+            .json => |text| try out.list.appendSlice(out.gpa, text),
             .absent => unreachable, // returned above
         }
     }

@@ -6,6 +6,17 @@ const builtin = @import("builtin");
 const posix = std.posix;
 const pty = @import("pty.zig");
 
+const is_linux = builtin.os.tag == .linux;
+const linux = std.os.linux;
+
+/// On Linux the system calls themselves, also beside a libc: a child that borrows its parent's
+/// memory keeps out of what libc has there.
+const system = if (is_linux) linux else std.c;
+
+fn errnoOf(result: anytype) posix.E {
+    return if (is_linux) linux.E.init(result) else posix.errno(result);
+}
+
 /// What a shell answers for a command that is not there, and for one that cannot be run.
 const exit_not_found: u8 = 127;
 const exit_not_runnable: u8 = 126;
@@ -51,61 +62,140 @@ fn isVariable(entry: []const u8, name: []const u8) bool {
     return std.mem.startsWith(u8, entry, name) and entry.len > name.len and entry[name.len] == '=';
 }
 
-/// Forks and execs. What goes wrong in the child is said on its terminal, where the user looks
-/// and the recording sees it; its exit status is then 127 or 126. Returns the child's pid.
-pub fn spawn(
-    slave: posix.fd_t,
+/// What to run, and how its process differs from ours.
+pub const Command = struct {
     argv: [:null]const ?[*:0]const u8,
     envp: [:null]const ?[*:0]const u8,
-) posix.ForkError!posix.pid_t {
+    /// A descriptor of the directory to start in; null for our own.
+    directory: ?posix.fd_t = null,
+    /// Hands on nothing that is open here: a library's host has opened much that is not ours.
+    close_others: bool = false,
+};
+
+pub const Error = error{SystemResources};
+
+/// Starts the command on the pty. What goes wrong in the child is said on its terminal, where the
+/// user looks and the recording sees it; its exit status is then 127 or 126. Returns its pid.
+///
+/// On Linux the child borrows our memory until it execs, as vfork's does: a large host is not
+/// copied, and no other thread's lock is copied held. Up to its exec it makes system calls only.
+pub fn spawn(slave: posix.fd_t, command: Command) Error!posix.pid_t {
+    const plan: Plan = .{ .slave = slave, .command = command };
+    if (!is_linux) return plan.fork();
+    const allocator = std.heap.page_allocator;
+    const stack = allocator.alignedAlloc(u8, .fromByteUnits(16), child_stack_bytes) catch
+        return error.SystemResources;
+    defer allocator.free(stack);
     // No handler of ours may run in the child.
-    var before: posix.sigset_t = undefined;
-    posix.sigprocmask(posix.SIG.BLOCK, &posix.sigfillset(), &before);
-    defer posix.sigprocmask(posix.SIG.SETMASK, &before, null);
-    const pid = try posix.fork();
-    if (pid == 0) runChild(slave, argv, envp);
-    return pid;
+    var before: linux.sigset_t = undefined;
+    _ = linux.sigprocmask(linux.SIG.BLOCK, &@as(linux.sigset_t, @splat(~@as(c_ulong, 0))), &before);
+    defer _ = linux.sigprocmask(linux.SIG.SETMASK, &before, null);
+    const flags = linux.CLONE.VM | linux.CLONE.VFORK | linux.SIG.CHLD;
+    const top = @intFromPtr(stack.ptr) + stack.len;
+    const pid = linux.clone(Plan.runBorrowed, top, flags, @intFromPtr(&plan), null, 0, null);
+    return if (linux.E.init(pid) == .SUCCESS) @intCast(pid) else error.SystemResources;
 }
 
-fn runChild(
+/// Two paths of PATH_MAX bytes, and as much again for a debug build's frames.
+const child_stack_bytes = 64 * 1024;
+
+/// The child between its birth and its exec.
+const Plan = struct {
     slave: posix.fd_t,
-    argv: [:null]const ?[*:0]const u8,
-    envp: [:null]const ?[*:0]const u8,
-) noreturn {
-    _ = posix.system.setsid(); // a fresh child leads no group, so it cannot fail
-    pty.makeControlling(slave) catch exitChild(exit_not_runnable);
-    for (0..3) |fd| posix.dup2(slave, @intCast(fd)) catch exitChild(exit_not_runnable);
-    resetSignals();
-    const name = std.mem.span(argv[0].?);
-    const code: u8, const why: []const u8 = switch (exec(name, argv, envp)) {
-        .NOENT, .NOTDIR => .{ exit_not_found, "command not found" },
-        .ACCES, .PERM => .{ exit_not_runnable, "permission denied" },
-        .NOEXEC => .{ exit_not_runnable, "not a program this system can run" },
-        .ISDIR => .{ exit_not_runnable, "is a directory" },
-        .@"2BIG" => .{ exit_not_runnable, "arguments and environment are too long" },
-        .NAMETOOLONG => .{ exit_not_found, "the name is too long" },
-        .TXTBSY => .{ exit_not_runnable, "the file is being written" },
-        else => .{ exit_not_runnable, "cannot be run" },
-    };
-    for ([_][]const u8{ "vibetunnel-fwd: ", name, ": ", why, "\n" }) |piece| {
-        _ = posix.write(2, piece) catch break; // nobody else to tell
+    command: Command,
+
+    fn fork(plan: *const Plan) Error!posix.pid_t {
+        var before: posix.sigset_t = undefined;
+        posix.sigprocmask(posix.SIG.BLOCK, &posix.sigfillset(), &before);
+        defer posix.sigprocmask(posix.SIG.SETMASK, &before, null);
+        const pid = posix.fork() catch return error.SystemResources;
+        if (pid == 0) plan.run();
+        return pid;
     }
-    exitChild(code);
+
+    fn runBorrowed(argument: usize) callconv(.c) u8 {
+        @as(*const Plan, @ptrFromInt(argument)).run();
+    }
+
+    fn run(plan: *const Plan) noreturn {
+        _ = system.setsid(); // a fresh child leads no group, so it cannot fail
+        // Where the parent has none of the first three open, this may be one of them.
+        const slave = if (plan.slave > 2) plan.slave else duplicate(plan.slave);
+        pty.makeControlling(slave) catch exitChild(exit_not_runnable);
+        for (0..3) |fd| {
+            if (errnoOf(system.dup2(slave, @intCast(fd))) != .SUCCESS) exitChild(exit_not_runnable);
+        }
+        const argv = plan.command.argv;
+        const name = std.mem.span(argv[0].?);
+        if (plan.command.directory) |directory| {
+            const entered = errnoOf(system.fchdir(directory));
+            if (entered != .SUCCESS) fail(exit_not_runnable, name, "cannot enter the directory");
+        }
+        if (plan.command.close_others) closeOthers();
+        resetSignals();
+        const code, const why = reason(exec(name, argv, plan.command.envp));
+        fail(code, name, why);
+    }
+
+    fn reason(err: posix.E) struct { u8, []const u8 } {
+        return switch (err) {
+            .NOENT, .NOTDIR => .{ exit_not_found, "command not found" },
+            .ACCES, .PERM => .{ exit_not_runnable, "permission denied" },
+            .NOEXEC => .{ exit_not_runnable, "not a program this system can run" },
+            .ISDIR => .{ exit_not_runnable, "is a directory" },
+            .@"2BIG" => .{ exit_not_runnable, "arguments and environment are too long" },
+            .NAMETOOLONG => .{ exit_not_found, "the name is too long" },
+            .TXTBSY => .{ exit_not_runnable, "the file is being written" },
+            else => .{ exit_not_runnable, "cannot be run" },
+        };
+    }
+
+    fn fail(code: u8, name: []const u8, why: []const u8) noreturn {
+        for ([_][]const u8{ "vibetunnel-fwd: ", name, ": ", why, "\n" }) |piece| {
+            // Nobody else could be told.
+            if (errnoOf(system.write(2, piece.ptr, piece.len)) != .SUCCESS) break;
+        }
+        exitChild(code);
+    }
+
+    const dupfd_cloexec = if (is_linux) 1030 else 67; // <fcntl.h>
+
+    fn duplicate(fd: posix.fd_t) posix.fd_t {
+        const copy = system.fcntl(fd, dupfd_cloexec, @as(usize, 3));
+        if (errnoOf(copy) != .SUCCESS) exitChild(exit_not_runnable);
+        return @intCast(copy);
+    }
+};
+
+/// All but standard input, output and error.
+fn closeOthers() void {
+    const first = 3;
+    if (is_linux) { // Linux 5.9
+        const last = std.math.maxInt(u32);
+        if (linux.E.init(linux.syscall3(.close_range, first, last, 0)) == .SUCCESS) return;
+    }
+    const limit = posix.getrlimit(.NOFILE) catch return;
+    for (first..@intCast(@min(limit.cur, most_descriptors))) |fd| _ = system.close(@intCast(fd));
 }
+
+/// What is open beyond this on a system without close_range stays open.
+const most_descriptors = 65536;
 
 /// Every disposition and the mask, which exec would otherwise hand on where they ignore.
 pub fn resetSignals() void {
-    const default: posix.Sigaction = .{
+    const Action = if (is_linux) linux.Sigaction else posix.Sigaction;
+    const none = if (is_linux) linux.sigemptyset() else posix.sigemptyset();
+    const default: Action = .{
         .handler = .{ .handler = posix.SIG.DFL },
-        .mask = posix.sigemptyset(),
+        .mask = none,
         .flags = 0,
     };
-    const count = if (builtin.os.tag == .linux) 65 else 32;
+    const count = if (is_linux) 65 else 32;
     for (1..count) |signal| {
         if (signal == posix.SIG.KILL or signal == posix.SIG.STOP) continue;
-        _ = posix.system.sigaction(@intCast(signal), &default, null); // some do not exist
+        _ = system.sigaction(@intCast(signal), &default, null); // some do not exist
     }
-    posix.sigprocmask(posix.SIG.SETMASK, &posix.sigemptyset(), null);
+    _ = system.sigprocmask(posix.SIG.SETMASK, &none, null); // a valid mask is not refused
 }
 
 /// Tries `name`, or each place on PATH. Returns why nothing was run.
@@ -116,7 +206,7 @@ pub fn exec(
 ) posix.E {
     if (name.len == 0) return .NOENT;
     if (std.mem.indexOfScalar(u8, name, '/') != null) {
-        return posix.errno(posix.system.execve(argv[0].?, argv.ptr, envp.ptr));
+        return errnoOf(system.execve(argv[0].?, argv.ptr, envp.ptr));
     }
     var path: []const u8 = default_path;
     for (envp) |entry| {
@@ -130,7 +220,7 @@ pub fn exec(
         const folder = if (place.len == 0) "." else place; // as POSIX has it
         const candidate = std.fmt.bufPrintZ(&candidate_buffer, "{s}/{s}", .{ folder, name }) catch
             continue; // too long to exist
-        switch (posix.errno(posix.system.execve(candidate, argv.ptr, envp.ptr))) {
+        switch (errnoOf(system.execve(candidate, argv.ptr, envp.ptr))) {
             .NOENT, .NOTDIR, .NAMETOOLONG, .LOOP => {},
             .ACCES => denied = true,
             else => |reason| return reason,
@@ -139,18 +229,24 @@ pub fn exec(
     return if (denied) .ACCES else .NOENT;
 }
 
+/// The exit code of a child whose end another part of this process has taken: only a library's host
+/// can do that, by waiting for any child or by ignoring SIGCHLD.
+pub const exit_unknown: u8 = 255;
+
 /// The child's exit code, 128 + n when signal n ended it; null while it lives. The child stays a
 /// zombie, which still answers kill(pid, 0), until `reap`.
 pub fn exitCode(pid: posix.pid_t) ?u8 {
     var info = std.mem.zeroes(posix.siginfo_t);
-    if (builtin.os.tag == .linux) {
-        const flags = std.os.linux.W.EXITED | std.os.linux.W.NOHANG | std.os.linux.W.NOWAIT;
-        _ = std.os.linux.waitid(.PID, pid, &info, flags);
+    if (is_linux) {
+        const flags = linux.W.EXITED | linux.W.NOHANG | linux.W.NOWAIT;
+        const result = linux.waitid(.PID, pid, &info, flags);
+        if (linux.E.init(result) == .CHILD) return exit_unknown;
         if (info.signo == 0) return null;
         return decode(info.code, info.fields.common.second.sigchld.status);
     }
     const flags = darwin.WEXITED | darwin.WNOHANG | darwin.WNOWAIT;
-    _ = darwin.waitid(darwin.P_PID, @intCast(pid), &info, flags);
+    const result = darwin.waitid(darwin.P_PID, @intCast(pid), &info, flags);
+    if (posix.errno(result) == .CHILD) return exit_unknown;
     if (info.signo == 0) return null;
     if (info.code == CLD_EXITED) return decode(info.code, info.status);
     // macOS does not say here which signal it was: that takes the zombie away.
@@ -174,13 +270,13 @@ fn decode(code: i32, status: i32) u8 {
 
 /// Takes the zombie away, if it is still there.
 pub fn reap(pid: posix.pid_t) void {
-    var status: if (builtin.os.tag == .linux) u32 else c_int = undefined;
-    while (posix.errno(posix.system.waitpid(pid, &status, 0)) == .INTR) {}
+    var status: if (is_linux) u32 else c_int = undefined;
+    while (errnoOf(system.waitpid(pid, &status, 0)) == .INTR) {}
 }
 
 /// Without running what the parent registered for its own exit.
 pub fn exitChild(code: u8) noreturn {
-    if (builtin.os.tag == .linux) std.os.linux.exit_group(code);
+    if (is_linux) linux.exit_group(code);
     std.c._exit(code);
 }
 
@@ -205,7 +301,10 @@ test "the environment keeps all but the session's own variables" {
 fn exitCodeOf(argv: [:null]const ?[*:0]const u8, output: []u8) !struct { u8, []u8 } {
     const pair: pty.Pty = try .open(.{ .cols = 80, .rows = 24 });
     defer posix.close(pair.master);
-    const pid = try spawn(pair.slave, argv, &[_:null]?[*:0]const u8{"PATH=/nowhere:/bin:/etc"});
+    const pid = try spawn(pair.slave, .{
+        .argv = argv,
+        .envp = &[_:null]?[*:0]const u8{"PATH=/nowhere:/bin:/etc"},
+    });
     posix.close(pair.slave);
     const status = posix.waitpid(pid, 0).status;
     const n = posix.read(pair.master, output) catch 0;
@@ -218,7 +317,7 @@ test "the exit code is known before the zombie is reaped" {
         const pair: pty.Pty = try .open(.{ .cols = 80, .rows = 24 });
         defer posix.close(pair.master);
         const argv = [_:null]?[*:0]const u8{ "/bin/sh", "-c", "read x; " ++ case[0] };
-        const pid = try spawn(pair.slave, &argv, &[_:null]?[*:0]const u8{});
+        const pid = try spawn(pair.slave, .{ .argv = &argv, .envp = &[_:null]?[*:0]const u8{} });
         posix.close(pair.slave);
         try testing.expectEqual(null, exitCode(pid));
         _ = try posix.write(pair.master, "\n");

@@ -19,6 +19,7 @@ const spawn = @import("spawn.zig");
 const title = @import("title.zig");
 const Forwarder = @import("forwarder.zig").Forwarder;
 const Log = @import("log.zig").Log;
+const explain = session_files.explain;
 
 /// Also the `version` that session.json carries.
 pub const version = @import("config").version;
@@ -128,7 +129,7 @@ fn updateTitle(
         return exit_startup;
     };
     directory.rename(&name) catch |err| {
-        log.print(.@"error", "cannot rename session {s}: {s}", .{ id, session_files.explain(err) });
+        log.print(.@"error", "cannot rename session {s}: {s}", .{ id, explain(err) });
         return exit_startup;
     };
     const fd = ipc.connect(paths.socket) orelse return 0;
@@ -150,7 +151,7 @@ fn start(
     // As long as our own terminal is there to be asked.
     const initial: InitialSize = .of(options);
     const ready = if (options.detach) switch (detach.detach() catch |err| {
-        log.print(.@"error", "cannot detach: {s}", .{session_files.explain(err)});
+        log.print(.@"error", "cannot detach: {s}", .{explain(err)});
         return exit_startup;
     }) {
         .starter => |code| return code,
@@ -204,12 +205,12 @@ fn runSession(
         return exit_startup;
     };
     var directory = session.Directory.open(paths.directory) catch |err| {
-        log.print(.@"error", "cannot use {s}: {s}", .{ paths.directory, session_files.explain(err) });
+        log.print(.@"error", "cannot use {s}: {s}", .{ paths.directory, explain(err) });
         return exit_startup;
     };
     const prepared = session_files.prepare(&directory, &it, &paths) catch |err| {
         session_files.abandon(&directory, &it, exit_startup);
-        log.print(.@"error", "cannot start in {s}: {s}", .{ paths.directory, session_files.explain(err) });
+        log.print(.@"error", "cannot start in {s}: {s}", .{ paths.directory, explain(err) });
         return exit_startup;
     };
     return forwarder.run(.{
@@ -230,7 +231,7 @@ fn runSession(
         prepared.close(); // descriptors may be what is missing
         directory.discard(prepared.staged);
         session_files.abandon(&directory, &it, exit_not_runnable);
-        log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], session_files.explain(err) });
+        log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], explain(err) });
         return exit_not_runnable;
     };
 }

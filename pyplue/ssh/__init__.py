@@ -6,11 +6,17 @@
     with GitServer("/srv/git", port=2222, keys={"alice": alice}):
         ...  # git clone ssh://git@127.0.0.1:2222/alice/repo.git
 
-Everything that is not allowed explicitly is refused. `python -m pyplue.ssh` is the same server as
-a command.
+Everything that is not allowed explicitly is refused. `pyplue.ssh.store` keeps users, keys and
+repositories in a database; `python -m pyplue.ssh` manages them from the command line.
 """
 
-from pyplue.ssh.errors import SshConfigError, SshError
+from pyplue.ssh.errors import (
+    SshConfigError,
+    SshDatabaseError,
+    SshError,
+    SshNameError,
+    SshRefusedError,
+)
 from pyplue.ssh.server import GitServer, Limits, Principal, libssh_version, version
 
 __all__ = [
@@ -18,7 +24,10 @@ __all__ = [
     "Limits",
     "Principal",
     "SshConfigError",
+    "SshDatabaseError",
     "SshError",
+    "SshNameError",
+    "SshRefusedError",
     "libssh_version",
     "version",
 ]

@@ -19,6 +19,9 @@ from pyplue.ssh.events import RECORD_MAX, EventLog, logger
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
 
+    from pyplue.ssh.store import Store
+    from pyplue.ssh.store.watch import StoreStatus
+
 Access = Literal["none", "read", "write"]
 
 
@@ -106,6 +109,8 @@ class GitServer:
     authorize     authorize(principal, repository, write) -> bool, asked for every command of a
                   principal without rules; `repository` is a name such as "alice/repo".
     default_access  what a principal without rules may do when there is no `authorize`; "none".
+    store         a `pyplue.ssh.store.Store`: users, keys and permissions come from its database, in
+                  the place of the four above. What changes there counts within a second.
     limits        see `Limits`.
 
     Both functions run on a thread of the server, one call at a time unless `callback_threads` says
@@ -130,10 +135,20 @@ class GitServer:
         authenticate: Authenticate | None = None,
         authorize: Authorize | None = None,
         default_access: Access = "none",
+        store: Store | None = None,
         **limits: Unpack[Limits],
     ) -> None:
         if not 0 <= port <= 65535:
             raise SshConfigError(f"port is {port}; it is 0 (any free one) to 65535")
+        self._watch = None
+        if store is not None:
+            if keys or authenticate or authorize or default_access != "none":
+                raise SshConfigError(
+                    "with store= it decides alone: leave out keys=, authenticate=, authorize= and "
+                    "default_access="
+                )
+            self._watch = store.watch()
+            authorize = self._watch.allows
         self._requested_port = port
         self._host_key = Path(host_key) if host_key is not None else None
         self._keys = dict(keys or {})
@@ -154,6 +169,8 @@ class GitServer:
         with _lock:
             if _running is not None:
                 raise SshError("a GitServer runs in this process already: stop() it first")
+            if self._watch:
+                self._keys = dict(self._watch.load())
             _check(ffi.ssh.plue_ssh_configure(_text(json.dumps(self._config))), SshConfigError)
             table = _text(json.dumps([_row(*entry) for entry in self._keys.items()]))
             _check(ffi.ssh.plue_ssh_keys_replace(table), SshConfigError)
@@ -167,6 +184,8 @@ class GitServer:
                 self._let_go().join()
                 raise SshError(reason)
             _running = self
+            if self._watch:
+                self._watch.start(self.replace_keys)
         atexit.register(self.stop)
         self._warn_if_closed()
         return self
@@ -185,6 +204,8 @@ class GitServer:
         with _lock:
             if _running is not self:
                 return
+            if self._watch:
+                self._watch.stop()
             ffi.ssh.ssh_server_stop()
             events = self._let_go()
             _running = None
@@ -223,6 +244,15 @@ class GitServer:
         _check(length > 0, SshError)
         counters: dict[str, int] = json.loads(record.raw[:length])
         return counters
+
+    def refresh(self) -> None:
+        """Asks the `store` now instead of within half a second. Raises SshDatabaseError."""
+        if self._watch:
+            self._watch.refresh()
+
+    def store_status(self) -> StoreStatus | None:
+        """How fresh the `store` is and what is in it; None without one."""
+        return self._watch.status() if self._watch else None
 
     def add_key(self, principal: str, public_key: str, rules: Sequence[str] | None = None) -> None:
         """Adds a key to the running server's table, or gives the same principal's key new rules.

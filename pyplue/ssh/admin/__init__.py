@@ -1,0 +1,1 @@
+"""The commands of `python -m pyplue.ssh`: one module each, see `COMMANDS` in main.py."""

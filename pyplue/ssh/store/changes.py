@@ -1,0 +1,104 @@
+"""Notices that the database has changed, whoever changed it, without triggers or tables of ours.
+
+SQLite counts the commits of others in `PRAGMA data_version`. PostgreSQL's `pg_current_snapshot()`
+moves with every transaction that writes; then a digest of our rows says whether it was about them.
+Both need no more than the right to read.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from pyplue.ssh.errors import SshDatabaseError
+from pyplue.ssh.store.database import Database, reading
+from pyplue.ssh.store.schema import Tables, look
+from pyplue.ssh.store.snapshot import Snapshot, read_snapshot
+
+
+class Changes:
+    """Reads the store again when it is not what it was. For one thread at a time."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: sa.Connection | None = None
+        self._tables: Tables | None = None
+        self._marker: object = None
+        self._digest: object = None
+        # Nobody can prepare rows that go unnoticed without knowing it.
+        self._seed = secrets.randbits(62)
+
+    def poll(self) -> Snapshot | None:
+        """The store, or None while it is as at the last call. Raises SshDatabaseError.
+
+        After an error the next call connects anew and returns the store in any case.
+        """
+        try:
+            with self._database.explained():
+                return self._poll()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the connection; `poll` opens another."""
+        connection, self._connection = self._connection, None
+        self._marker = self._digest = None
+        if connection is not None:
+            connection.invalidate()
+            connection.close()
+
+    def _poll(self) -> Snapshot | None:
+        if self._connection is None:
+            self._connection = self._database.connect()
+            with reading(self._connection):
+                self._tables = look(self._connection)
+        connection, tables = self._connection, self._tables
+        assert tables is not None  # noqa: S101 (for the type checker)
+        # The marker is taken before the rows: a change in between is read again, never missed.
+        marker = self._sqlite_marker() if self._database.is_sqlite else self._snapshot_id()
+        if marker == self._marker:
+            return None
+        with reading(connection):
+            digest = None if self._database.is_sqlite else self._rows_digest(connection, tables)
+            unchanged = digest is not None and digest == self._digest
+            snapshot = None if unchanged else read_snapshot(connection, tables)
+        self._marker, self._digest = marker, digest
+        return snapshot
+
+    def _sqlite_marker(self) -> object:
+        path, connection = self._database.path, self._connection
+        assert path is not None and connection is not None  # noqa: S101
+        with reading(connection):
+            # A file put in the place of this one is another database.
+            return (_identity(path), _scalar(connection, "PRAGMA data_version"))
+
+    def _snapshot_id(self) -> object:
+        assert self._connection is not None  # noqa: S101
+        with reading(self._connection):
+            return _scalar(self._connection, "SELECT pg_current_snapshot()::text")
+
+    def _rows_digest(self, connection: sa.Connection, tables: Tables) -> object:
+        """A number for all rows of the four tables, in the columns that we read."""
+        sums = []
+        for table in (tables.users, tables.ssh_keys, tables.repositories, tables.collaborators):
+            columns = [column for column in table.columns if column.name != "created_at"]
+            text = sa.cast(sa.func.row(*columns), sa.Text)
+            total = sa.func.sum(sa.func.hashtextextended(text, self._seed))
+            sums.append(sa.select(total).scalar_subquery())
+        return connection.execute(sa.select(*sums)).one()
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise SshDatabaseError(f"the database {path} is away: {error.strerror}") from error
+    return found.st_dev, found.st_ino
+
+
+def _scalar(connection: sa.Connection, query: str) -> Any:
+    return connection.exec_driver_sql(query).scalar_one()

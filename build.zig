@@ -34,8 +34,12 @@ pub fn build(b: *std.Build) void {
         if (!ssh and std.mem.eql(u8, name, "plue_ssh")) continue;
         const package = b.dependency(name, .{ .target = target, .optimize = optimize });
         for (package.builder.getInstallStep().dependencies.items) |step| {
-            const install = step.cast(std.Build.Step.InstallArtifact) orelse continue;
-            b.installArtifact(install.artifact);
+            if (step.cast(std.Build.Step.InstallArtifact)) |install| {
+                b.installArtifact(install.artifact);
+            } else if (step.cast(std.Build.Step.InstallFile)) |it| {
+                const file = b.addInstallFileWithDir(it.source, it.dir, it.dest_rel_path);
+                b.getInstallStep().dependOn(&file.step);
+            }
         }
         for ([_]std.builtin.OptimizeMode{ .Debug, .ReleaseSafe }) |mode| {
             const tested = b.dependency(name, .{ .target = target, .optimize = mode });

@@ -16,7 +16,10 @@ from vt.harness import Home, eventually
 
 class Server:
     def __init__(self, node: str, cli: Path, home: Home) -> None:
-        self.argv = [node, str(cli), "--bind", "127.0.0.1", "--no-auth", "--no-mdns"]
+        # PyPI's node is a wrapper: killed, it would leave the real one behind, on the same port.
+        ask = [node, "-p", "process.execPath"]
+        real = subprocess.run(ask, capture_output=True, check=True, text=True).stdout.strip()
+        self.argv = [real, str(cli), "--bind", "127.0.0.1", "--no-auth", "--no-mdns"]
         self.home = home
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

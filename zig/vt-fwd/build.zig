@@ -1,5 +1,5 @@
-//! Builds `vibetunnel-fwd` and libvt_fwd, alone or as a dependency of a larger build; `zig build
-//! test` runs the tests.
+//! Builds `vibetunnel-fwd` and libvt_fwd, and installs `vt` beside the program, alone or as a
+//! dependency of a larger build; `zig build test` runs the tests.
 
 const std = @import("std");
 
@@ -18,6 +18,7 @@ pub fn build(b: *std.Build) void {
         .root_module = createModule(b, .program, target, optimize, config),
     });
     b.installArtifact(exe);
+    b.installBinFile("vt", "vt");
 
     const library = b.addLibrary(.{
         .name = "vt_fwd",

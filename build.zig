@@ -29,6 +29,15 @@ pub fn build(b: *std.Build) void {
         "Build plue_ssh, which needs libssh (default: native builds only)",
     ) orelse is_native;
 
+    const checkout = b.option([]const u8, "vibetunnel", "A checkout of VibeTunnel") orelse "";
+    const vt_fwd = b.dependency("vt_fwd", .{
+        .target = target,
+        .optimize = optimize,
+        .vibetunnel = checkout,
+    });
+    b.step("vibetunnel", "Place vibetunnel-fwd into the checkout -Dvibetunnel=PATH")
+        .dependOn(&vt_fwd.builder.top_level_steps.get("vibetunnel").?.step);
+
     const test_step = b.step("test", "Run the tests of every package in Debug and ReleaseSafe");
     for (packages) |name| {
         if (!ssh and std.mem.eql(u8, name, "plue_ssh")) continue;

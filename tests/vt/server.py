@@ -14,12 +14,15 @@ from typing import Any
 from vt.harness import Home, eventually
 
 
+def real_node(node: str) -> str:
+    """PyPI's node is a wrapper that, killed, leaves the real one behind, with its port."""
+    ask = [node, "-p", "process.execPath"]
+    return subprocess.run(ask, capture_output=True, check=True, text=True).stdout.strip()
+
+
 class Server:
     def __init__(self, node: str, cli: Path, home: Home) -> None:
-        # PyPI's node is a wrapper: killed, it would leave the real one behind, on the same port.
-        ask = [node, "-p", "process.execPath"]
-        real = subprocess.run(ask, capture_output=True, check=True, text=True).stdout.strip()
-        self.argv = [real, str(cli), "--bind", "127.0.0.1", "--no-auth", "--no-mdns"]
+        self.argv = [real_node(node), str(cli), "--bind", "127.0.0.1", "--no-auth", "--no-mdns"]
         self.home = home
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

@@ -306,6 +306,15 @@ def test_input_is_not_recorded_by_node_against_the_users_wish(home: Home) -> Non
     assert b"--no-record-input needs vibetunnel-fwd" in done.err
 
 
+@pytest.mark.parametrize("flags", [(), ("-S",)])
+def test_a_path_where_nothing_is_does_not_become_nodes_shell_text(
+    home: Home, flags: tuple[str, ...]
+) -> None:
+    done = vt(home, *flags, "./no; touch pwned", VIBETUNNEL_USE_ZIG_FWD="0")
+    assert (done.code, done.err) == (127, b"vt: ./no; touch pwned: command not found\n")
+    assert lines(home.path / "node") == []
+
+
 # ---- nothing left over --------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 //! dependency of a larger build; `zig build test` runs the tests.
 
 const std = @import("std");
+const Checkout = @import("checkout.zig");
 
 const version = @import("build.zig.zon").version;
 
@@ -19,6 +20,10 @@ pub fn build(b: *std.Build) void {
     });
     b.installArtifact(exe);
     b.installBinFile("vt", "vt");
+
+    const path = b.option([]const u8, "vibetunnel", "A checkout of VibeTunnel") orelse "";
+    const place = b.step("vibetunnel", "Place vibetunnel-fwd into the checkout -Dvibetunnel=PATH");
+    place.dependOn(&Checkout.create(b, exe, path).step);
 
     const library = b.addLibrary(.{
         .name = "vt_fwd",

@@ -374,7 +374,6 @@ pub const Channel = struct {
         const token = connection.token(.pipe, channel.number);
         channel.transfer.attach(spawned.pipes, token);
         channel.child = .{ .process = spawned.process };
-        channel.child.?.watch(&connection.loop.poller, token);
         channel.state = .running;
         channel.started_ms = connection.loop.now_ms;
         Counters.add(&connection.counters().commands_total, 1);
@@ -410,11 +409,13 @@ pub const Channel = struct {
     // ------------------------------------------------------------ the end
 
     fn checkExit(channel: *Channel) void {
+        if (!channel.transfer.isOutputDone()) return; // git, or what it left behind, still writes
         const child = if (channel.child) |*child| child else return;
-        const exit = child.process.poll() orelse return;
-        child.stopWatching(&channel.connection.loop.poller); // it would be reported for ever
-        if (!channel.transfer.isOutputDone()) return;
-        channel.exit = exit;
+        const connection = channel.connection;
+        channel.exit = child.process.poll() orelse {
+            if (child.exit_watch != null) return;
+            return child.watch(&connection.loop.poller, connection.token(.pipe, channel.number));
+        };
         channel.noteFinished();
         channel.state = .ending;
     }

@@ -220,7 +220,10 @@ pub const Loop = struct {
                 connection.socket_ready = true;
                 loop.queue(connection);
             },
-            .pipe => if (loop.find(token)) |connection| loop.queue(connection),
+            .pipe => if (loop.find(token)) |connection| {
+                if (connection.channelAt(token.number)) |channel| channel.transfer.is_ready = true;
+                loop.queue(connection);
+            },
             .orphan => loop.reapOrphans(),
             .authenticate, .authorize => unreachable, // never given to the poller
         }

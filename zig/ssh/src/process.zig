@@ -43,7 +43,7 @@ pub const Process = struct {
     }
 };
 
-/// The parent's ends of the child's standard streams, non-blocking.
+/// The parent's ends of the child's standard streams, non-blocking; `stdin` is a socket.
 pub const Pipes = struct { stdin: posix.fd_t, stdout: posix.fd_t, stderr: posix.fd_t };
 
 pub const Spawned = struct { process: Process, pipes: Pipes };
@@ -115,12 +115,22 @@ fn spawnWith(
     return if (result == 0) pid else error.SpawnFailed;
 }
 
+/// Bytes that wait in the kernel for git.
+const socket_size = 128 * 1024;
+
 const Pipe = struct { ours: posix.fd_t, theirs: posix.fd_t };
 
 /// `direction` is what we do with our end. Both ends are above the standard streams, so that
 /// dup2 in the child neither overwrites one nor leaves one close-on-exec.
+///
+/// What we write goes through a socket: a full pipe is reported writable for every 4 KB that git
+/// takes from it, a socket only once most of it is empty. What we read comes through a pipe, which
+/// is faster.
 fn makePipe(direction: enum { read, write }) !Pipe {
-    const fds = try posix.pipe2(.{ .CLOEXEC = true });
+    const fds = switch (direction) {
+        .read => try posix.pipe2(.{ .CLOEXEC = true }),
+        .write => try socketPair(),
+    };
     var ends = [2]posix.fd_t{ fds[0], fds[1] };
     errdefer for (ends) |fd| posix.close(fd);
     for (&ends) |*fd| {
@@ -138,6 +148,19 @@ fn makePipe(direction: enum { read, write }) !Pipe {
     const nonblocking = @as(u32, @bitCast(posix.O{ .NONBLOCK = true }));
     _ = try posix.fcntl(pipe.ours, posix.F.SETFL, flags | nonblocking);
     return pipe;
+}
+
+fn socketPair() ![2]posix.fd_t {
+    var fds: [2]posix.fd_t = undefined;
+    const kind = posix.SOCK.STREAM | if (builtin.os.tag.isDarwin()) 0 else posix.SOCK.CLOEXEC;
+    if (std.c.socketpair(posix.AF.UNIX, kind, 0, &fds) != 0) return error.SocketPair;
+    errdefer for (fds) |fd| posix.close(fd);
+    if (builtin.os.tag.isDarwin()) for (fds) |fd| {
+        _ = try posix.fcntl(fd, posix.F.SETFD, posix.FD_CLOEXEC);
+    };
+    const size = std.mem.toBytes(@as(c_int, socket_size));
+    try posix.setsockopt(fds[1], posix.SOL.SOCKET, posix.SO.SNDBUF, &size);
+    return fds;
 }
 
 fn waitNow(pid: posix.pid_t) ?Exit {

@@ -29,6 +29,8 @@ pub const Transfer = struct {
     stdout: ?Watch = null,
     stderr: ?Watch = null,
     to_git: Fifo = .{},
+    /// The poller has reported one of the pipes since they were last read.
+    is_ready: bool = false,
     /// libssh holds data that did not fit `to_git`.
     has_unread: bool = false,
     /// The client will send no more.
@@ -121,9 +123,9 @@ pub const Transfer = struct {
         while (transfer.to_git.len() > 0) {
             const taken = transfer.writeToGit(transfer.to_git.readable());
             if (transfer.stdin == null) break;
-            if (taken == 0) return;
             transfer.to_git.discard(allocator, taken);
-            if (transfer.to_git.len() == 0 and transfer.has_unread) transfer.takeUnread();
+            if (transfer.to_git.len() > 0) return; // git is busy
+            if (transfer.has_unread) transfer.takeUnread();
         }
         if (transfer.has_unread) transfer.takeUnread();
         if (transfer.bytes_in >= transfer.widen_at) transfer.widenWindow();
@@ -169,13 +171,18 @@ pub const Transfer = struct {
         while (turns < reads_per_turn) : (turns += 1) {
             const stdout_moved = transfer.pumpStream(&transfer.stdout, false);
             const stderr_moved = transfer.pumpStream(&transfer.stderr, true);
-            if (!stdout_moved and !stderr_moved) return;
+            if (!stdout_moved and !stderr_moved) {
+                transfer.is_ready = false;
+                return;
+            }
         }
         transfer.connection.activity = true;
     }
 
     fn pumpStream(transfer: *Transfer, slot: *?Watch, is_stderr: bool) bool {
         const watch = if (slot.*) |*watch| watch else return false;
+        // The poller would have told.
+        if (watch.interest.read and !transfer.is_ready) return false;
         const room = transfer.roomToClient();
         if (room == 0) return false;
         const buffer = transfer.connection.loop.buffer[0..@min(room, out_chunk)];

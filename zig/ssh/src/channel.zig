@@ -458,7 +458,8 @@ pub const Channel = struct {
     /// The client has gone while its git was at work.
     fn abandonChild(channel: *Channel) void {
         const connection = channel.connection;
-        connection.loop.adopt(channel.child.?);
+        const outputs = if (channel.service.writes()) channel.transfer.takeOutputs() else null;
+        connection.loop.adopt(channel.child.?, outputs);
         channel.child = null;
         Counters.sub(&connection.counters().gits_running, 1);
         channel.emitEnd(.warning, "abandoned", null, null);

@@ -26,6 +26,8 @@ const accepts_per_turn = 4;
 /// Pause of the listener when the process is out of descriptors.
 const accept_pause_ms = 200;
 const connections_max = 1 << 20;
+/// For a receive-pack whose client has left to end by itself: see `adopt`.
+const leave_grace_ms = 2000;
 
 /// What a poller or a decision refers to. Generation-tagged: what comes late finds nobody.
 pub const Token = packed struct(u64) {
@@ -76,7 +78,24 @@ pub const Loop = struct {
     delivering: std.ArrayListUnmanaged(decisions.Answer) = .empty,
 
     const Slot = struct { generation: u24, connection: ?*Connection };
-    const Orphan = struct { child: Child, kill_at_ms: u64, killed: bool = false };
+    const Orphan = struct {
+        child: Child,
+        outputs: [2]?posix.fd_t,
+        term_at_ms: u64,
+        kill_at_ms: u64,
+        last_signal: u8 = 0,
+
+        fn signal(orphan: *Orphan, number: u8) void {
+            if (orphan.last_signal == number) return;
+            orphan.last_signal = number;
+            orphan.child.process.signalGroup(number);
+        }
+
+        fn close(orphan: *Orphan, poller: *poller_module.Poller) void {
+            orphan.child.close(poller);
+            for (orphan.outputs) |output| if (output) |fd| posix.close(fd);
+        }
+    };
 
     pub const InitError = error{ OutOfMemory, NoPoller, AlgorithmRefused, BadHostKey };
 
@@ -409,37 +428,46 @@ pub const Loop = struct {
 
     // ------------------------------------------------------------ orphans
 
-    /// Takes over a git whose client has left: told to end, killed after the grace, reaped.
-    pub fn adopt(loop: *Loop, child: Child) void {
+    /// Takes over a git whose client has left, to be reaped: told to end, killed after the grace.
+    ///
+    /// With `outputs`, what it still says has nobody to go to but is not refused, and it has a
+    /// moment to end by itself after the end of its input: receive-pack then removes a half push,
+    /// while a signal, SIGPIPE too, lets it remove files that its unpacker still writes.
+    pub fn adopt(loop: *Loop, child: Child, outputs: ?[2]?posix.fd_t) void {
+        const term_at_ms = loop.now_ms + @as(u64, if (outputs == null) 0 else leave_grace_ms);
         var orphan: Orphan = .{
             .child = child,
-            .kill_at_ms = loop.now_ms + @as(u64, loop.server.config.kill_grace_s) * 1000,
+            .outputs = outputs orelse .{ null, null },
+            .term_at_ms = term_at_ms,
+            .kill_at_ms = term_at_ms + @as(u64, loop.server.config.kill_grace_s) * 1000,
         };
         orphan.child.stopWatching(&loop.poller);
-        if (orphan.child.process.poll() != null) return orphan.child.close(&loop.poller);
-        orphan.child.process.signalGroup(posix.SIG.TERM);
+        if (orphan.child.process.poll() != null) return orphan.close(&loop.poller);
+        if (outputs == null) orphan.signal(posix.SIG.TERM);
         loop.orphans.ensureUnusedCapacity(loop.server.allocator, 1) catch {
             // No memory even for this: end it at once and wait for it.
-            orphan.child.process.signalGroup(posix.SIG.KILL);
+            orphan.signal(posix.SIG.KILL);
             while (orphan.child.process.poll() == null) std.Thread.sleep(std.time.ns_per_ms);
-            return orphan.child.close(&loop.poller);
+            return orphan.close(&loop.poller);
         };
         orphan.child.watch(&loop.poller, loopToken(.orphan));
         loop.orphans.appendAssumeCapacity(orphan);
     }
 
     fn reapOrphans(loop: *Loop) void {
+        const stopping = loop.server.isKilling(loop.now_ms);
         var i: usize = 0;
         while (i < loop.orphans.items.len) {
             const orphan = &loop.orphans.items[i];
             if (orphan.child.process.poll() != null) {
-                orphan.child.close(&loop.poller);
+                orphan.close(&loop.poller);
                 _ = loop.orphans.swapRemove(i);
                 continue;
             }
-            if (!orphan.killed and loop.now_ms >= orphan.kill_at_ms) {
-                orphan.child.process.signalGroup(posix.SIG.KILL);
-                orphan.killed = true;
+            if (loop.now_ms >= orphan.kill_at_ms) {
+                orphan.signal(posix.SIG.KILL);
+            } else if (stopping or loop.now_ms >= orphan.term_at_ms) {
+                orphan.signal(posix.SIG.TERM);
             }
             i += 1;
         }

@@ -142,10 +142,15 @@ pub const Watch = struct {
 
     /// Takes the descriptor out and closes it.
     pub fn close(watch: *Watch, poller: *Poller) void {
+        posix.close(watch.release(poller));
+    }
+
+    /// Takes the descriptor out and hands it over.
+    pub fn release(watch: *Watch, poller: *Poller) posix.fd_t {
         // It can only fail when it is not registered, which is what is wanted.
         watch.set(poller, .none) catch {};
-        posix.close(watch.fd);
-        watch.fd = -1;
+        defer watch.fd = -1;
+        return watch.fd;
     }
 };
 

@@ -69,6 +69,18 @@ pub const Transfer = struct {
         }
     }
 
+    /// The client has gone. Closes git's input and hands out what is left of its outputs.
+    pub fn takeOutputs(transfer: *Transfer) [2]?posix.fd_t {
+        const poller = &transfer.connection.loop.poller;
+        var outputs: [2]?posix.fd_t = .{ null, null };
+        inline for (&outputs, .{ &transfer.stdout, &transfer.stderr }) |*output, slot| {
+            if (slot.*) |*watch| output.* = watch.release(poller);
+            slot.* = null;
+        }
+        transfer.closePipes();
+        return outputs;
+    }
+
     /// git has closed both its outputs, and all of it has been handed to libssh.
     pub fn isOutputDone(transfer: *const Transfer) bool {
         return transfer.stdout == null and transfer.stderr == null and transfer.rest.len == 0;

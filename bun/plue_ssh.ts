@@ -22,6 +22,7 @@ import { CString, JSCallback, dlopen, ptr, type Pointer } from "bun:ffi";
 export const symbols = {
   ssh_server_start: { args: ["u16", "ptr"], returns: "bool" },
   ssh_server_stop: { args: [], returns: "void" },
+  plue_ssh_server_drain: { args: [], returns: "bool" },
   ssh_set_auth_callback: { args: ["function"], returns: "void" },
   ssh_get_connection_count: { args: [], returns: "u32" },
   plue_ssh_port: { args: [], returns: "u16" },
@@ -164,18 +165,25 @@ export class GitServer {
     return this;
   }
 
-  /** Lets running gits finish for drain_timeout_s, then ends them. JavaScript stands still
-   * meanwhile: nothing is answered any more. Does nothing when this server is not running. */
-  stop(): void {
+  /** Takes no more connections, lets running gits finish for drain_timeout_s, then ends them.
+   * JavaScript goes on meanwhile. Resolves when nothing is left; does nothing when this server is
+   * not running. */
+  async stop(): Promise<void> {
+    while (running === this && !library().plue_ssh_server_drain()) await Bun.sleep(POLL_MS);
+    this[Symbol.dispose]();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.stop();
+  }
+
+  /** The same as `stop`, but JavaScript stands still until nothing is left. */
+  [Symbol.dispose](): void {
     if (running !== this) return;
     library().ssh_server_stop();
     this.#take();
     this.#unlisten();
     running = undefined;
-  }
-
-  [Symbol.dispose](): void {
-    this.stop();
   }
 
   /** The port in use, 0 while this server does not run. */

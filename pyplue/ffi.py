@@ -210,6 +210,7 @@ ssh = Library(
     {
         "ssh_server_start": _waiting("u16", "cstring", returns="bool"),
         "ssh_server_stop": _waiting(),
+        "plue_ssh_server_drain": _waiting(returns="bool"),
         "ssh_set_auth_callback": _waiting("function"),
         "ssh_get_connection_count": _waiting(returns="u32"),
         "plue_ssh_port": _waiting(returns="u16"),

@@ -46,12 +46,15 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (line === "counters") console.log(JSON.stringify(server.counters()));
   else if (line === "stop") {
     const begun = performance.now();
-    server.stop();
-    console.log(JSON.stringify({ stopped_s: (performance.now() - begun) / 1000 }));
+    let turns = 0;
+    const turning = setInterval(() => turns++, 10);
+    await server.stop();
+    clearInterval(turning);
+    console.log(JSON.stringify({ stopped_s: (performance.now() - begun) / 1000, turns }));
   } else if (line === "start") {
     server.start();
     console.log(JSON.stringify({ port: server.port }));
   } else console.log(JSON.stringify({ error: `unknown request ${line}` }));
 }
-server.stop();
+await server.stop();
 process.exit(0);

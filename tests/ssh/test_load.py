@@ -17,6 +17,7 @@ import socket
 import statistics
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -238,8 +239,11 @@ def test_killed_clients_leave_nothing(forge: Forge, work: Path):
         assert client.git("ls-remote", client.url("alice/project"))
 
 
-def test_stop_lets_gits_finish_then_ends_them(forge: Forge, work: Path):
-    with serve(forge, drain_timeout_s=1, kill_grace_s=1) as own:
+@pytest.mark.parametrize("host", ["table", "queue"], ids=["Python", "Bun"])
+def test_stop_lets_gits_finish_then_ends_them(forge: Forge, need: Callable[[str], str], host: str):
+    if host == "queue":
+        need("bun")
+    with serve(forge, host, drain_timeout_s=1, kill_grace_s=1) as own:
         command = [*Client(own).ssh_command, "-p", str(own.port), "git@127.0.0.1"]
         command.append("git-upload-pack 'alice/project'")
         with subprocess.Popen(
@@ -247,7 +251,9 @@ def test_stop_lets_gits_finish_then_ends_them(forge: Forge, work: Path):
         ) as ssh:
             assert ssh.stdout.read(4)
             assert own.children()
-            assert 0.9 < own.ask("stop")["stopped_s"] < 5
+            stop = own.ask("stop")
+            assert 0.9 < stop["stopped_s"] < 5
+            assert stop.get("turns", 50) > 20, "JavaScript stood still"
             assert own.children() == []
             assert ssh.wait(timeout=10) != 0
         port = own.ask("start")["port"]

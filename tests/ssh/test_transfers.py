@@ -1,7 +1,7 @@
 """Much data, odd windows, rekeying, slow and silent clients: every byte arrives, memory is bounded.
 
 Sizes for a whole run by hand: PLUE_SSH_BIG_MB=200 PLUE_SSH_FILES=20000 PLUE_SSH_COMMITS=5000
-PLUE_SSH_SLOW_S=200 PLUE_SSH_SILENCE_S=60.
+PLUE_SSH_SLOW_S=200.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import asyncssh
@@ -24,7 +27,7 @@ BIG_MB = int(os.environ.get("PLUE_SSH_BIG_MB", "24"))
 FILES = int(os.environ.get("PLUE_SSH_FILES", "2000"))
 COMMITS = int(os.environ.get("PLUE_SSH_COMMITS", "500"))
 SLOW_S = int(os.environ.get("PLUE_SSH_SLOW_S", "6"))
-SILENCE_S = int(os.environ.get("PLUE_SSH_SILENCE_S", "5"))
+MINUTE_S = 62  # the longest default deadline that could end a silent client is 60 s
 
 pytestmark = pytest.mark.timeout(1800)
 
@@ -109,11 +112,9 @@ def test_a_slow_reader_holds_little_memory_and_nobody_up(forge, work, big):
         own.settled(connections=0, gits_running=0)
 
 
-def test_a_client_that_is_silent_before_its_pack_succeeds(forge, work):
-    """Timers may end an idle connection, never one whose git is at work."""
-    short = max(1, SILENCE_S // 4)
-    timers = {"exec_grace_s": short, "idle_timeout_s": short, "login_grace_s": max(2, short)}
-    timers |= {"keepalive_s": short, "keepalive_count": 2}
+@contextmanager
+def silent_push(forge: Forge, work: Path, silence_s: int, **timers: int) -> Iterator[None]:
+    """Begins a push whose client says nothing for `silence_s` before its pack; then it succeeds."""
     name = f"alice/silent-{os.urandom(3).hex()}"
     bare = forge.repository(name)
     with serve(forge, **timers) as own:
@@ -121,11 +122,30 @@ def test_a_client_that_is_silent_before_its_pack_succeeds(forge, work):
         clone = client.clone(name, "clone")
         pushed = commit(forge, clone, "late")
         ssh = shlex.join(client.ssh_command)
-        client.ssh_command = ["sh", "-c", f'(sleep {SILENCE_S}; cat) | {ssh} "$@"', "sh"]
-        plain = client.environment
-        client.environment = lambda protocol: plain(protocol) | {"GIT_SSH_VARIANT": "ssh"}
-        client.git("push", "-q", "origin", "main", cwd=clone)
+        slow = shlex.join(["sh", "-c", f'(sleep {silence_s}; cat) | {ssh} "$@"', "sh"])
+        environment = client.environment() | {"GIT_SSH_COMMAND": slow, "GIT_SSH_VARIANT": "ssh"}
+        command = ["git", "push", "-q", "origin", "main"]
+        with subprocess.Popen(command, cwd=clone, env=environment) as push:
+            begun = time.monotonic()
+            yield
+            assert push.wait(timeout=silence_s + 60) == 0
+            assert time.monotonic() - begun >= silence_s - 1
     assert forge.git("rev-parse", "main", cwd=bare) == pushed
+
+
+@pytest.fixture(scope="module", autouse=True)
+def minute(forge: Forge, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExitStack]:
+    """A push by a client that is silent for a minute, beside all other tests of this module."""
+    with ExitStack() as stack:
+        stack.enter_context(silent_push(forge, tmp_path_factory.mktemp("minute"), MINUTE_S))
+        yield stack
+
+
+def test_a_client_that_is_silent_before_its_pack_succeeds(forge, work):
+    """Timers may end an idle connection, never one whose git is at work."""
+    timers = {"exec_grace_s": 1, "idle_timeout_s": 1, "login_grace_s": 2, "keepalive_s": 1}
+    with silent_push(forge, work, 5, **timers, keepalive_count=2):
+        pass
 
 
 def test_an_idle_connection_without_git_is_ended(forge, work):
@@ -203,3 +223,8 @@ def test_an_early_end_and_a_tiny_window_lose_no_byte(forge, window, packet):
     assert wanted[8:12] == b"PACK"
     assert len(arrived) == len(wanted)
     assert hashlib.sha256(arrived).digest() == hashlib.sha256(wanted).digest()
+
+
+def test_a_client_that_was_silent_for_a_minute_succeeds(minute):
+    """With the deadlines that everybody gets."""
+    minute.close()

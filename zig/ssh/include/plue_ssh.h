@@ -58,6 +58,13 @@ bool ssh_server_start(uint16_t port, const char *host_key_path);
 void ssh_server_stop(void);
 
 /*
+ * Begins to stop, as ssh_server_stop does, and returns at once. true: all gits and connections
+ * have ended, or no server runs, and ssh_server_stop will return at once. For a host that must not
+ * wait: call it again and again until it is true, then stop.
+ */
+bool plue_ssh_server_drain(void);
+
+/*
  * A callback that decides who may connect: true lets the key in as the principal
  * "SHA256:<fingerprint>". NULL removes it. `pubkey_base64` is the key's blob in base64, the second
  * word of an OpenSSH line; it is asked about only after the client has proved to own the key.

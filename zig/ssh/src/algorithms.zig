@@ -20,8 +20,11 @@ pub const user_keys = "ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp25
 
 pub const Error = error{AlgorithmRefused};
 
-/// Sets all lists on `bind`. On AlgorithmRefused `refused` names the configuration key.
-pub fn apply(bind: *libssh.Bind, config: *const Config, refused: *[]const u8) Error!void {
+/// What libssh does not have, and the configuration key that asks for it.
+pub const Refused = struct { key: []const u8 = "", algorithm: []const u8 = "" };
+
+/// Sets all lists on `bind`. On AlgorithmRefused `refused` says which one.
+pub fn apply(bind: *libssh.Bind, config: *const Config, refused: *Refused) Error!void {
     const Item = struct { []const u8, []const u8, []const u8, []const libssh.BindOption };
     const default_ciphers = if (old_libssh.isFixed()) ciphers else ciphers_without_gcm;
     const items = [_]Item{
@@ -36,10 +39,10 @@ pub fn apply(bind: *libssh.Bind, config: *const Config, refused: *[]const u8) Er
     };
     for (items) |item| {
         const key, const own, const default, const options = item;
-        refused.* = key;
+        refused.* = .{ .key = key };
         for (options) |option| {
             if (own.len > 0) {
-                try checkEach(bind, option, own);
+                try checkEach(bind, option, own, refused);
                 try set(bind, option, own);
             } else {
                 try setSupported(bind, option, default);
@@ -49,9 +52,17 @@ pub fn apply(bind: *libssh.Bind, config: *const Config, refused: *[]const u8) Er
 }
 
 /// libssh drops names it does not know from a list without a word, but refuses a list of them.
-fn checkEach(bind: *libssh.Bind, option: libssh.BindOption, list: []const u8) Error!void {
+fn checkEach(
+    bind: *libssh.Bind,
+    option: libssh.BindOption,
+    list: []const u8,
+    refused: *Refused,
+) Error!void {
     var names = std.mem.splitScalar(u8, list, ',');
-    while (names.next()) |name| try set(bind, option, name);
+    while (names.next()) |name| {
+        refused.algorithm = name;
+        try set(bind, option, name);
+    }
 }
 
 fn setSupported(bind: *libssh.Bind, option: libssh.BindOption, list: []const u8) Error!void {
@@ -82,12 +93,17 @@ const testing = std.testing;
 test "the defaults apply, and a name that libssh lacks is refused in an own list" {
     const bind = libssh.ssh_bind_new().?;
     defer libssh.ssh_bind_free(bind);
-    var refused: []const u8 = "";
+    var refused: Refused = .{};
     try apply(bind, &.{ .repositories = "/" }, &refused);
     try apply(bind, &.{ .kex = "curve25519-sha256" }, &refused);
-    for ([_][:0]const u8{ "rot13", "chacha20-poly1305@openssh.com,rot13", "," }) |list| {
-        const result = apply(bind, &.{ .ciphers = list }, &refused);
+    inline for (.{
+        .{ "rot13", "rot13" },
+        .{ "aes256-ctr,rot13,aes128-ctr", "rot13" },
+        .{ "aes256-ctr,", "" },
+    }) |case| {
+        const result = apply(bind, &.{ .ciphers = case[0] }, &refused);
         try testing.expectError(error.AlgorithmRefused, result);
-        try testing.expectEqualStrings("ciphers", refused);
+        try testing.expectEqualStrings("ciphers", refused.key);
+        try testing.expectEqualStrings(case[1], refused.algorithm);
     }
 }

@@ -163,6 +163,13 @@ export fn ssh_server_stop() void {
     server.destroy();
 }
 
+export fn plue_ssh_server_drain() bool {
+    const server = acquire() orelse return true;
+    defer release();
+    server.beginStop();
+    return server.isDrained();
+}
+
 export fn ssh_set_auth_callback(cb: ?decisions_module.AuthCallback) void {
     state.callbacks.auth.store(cb, .release);
 }
@@ -356,6 +363,7 @@ test "every export is what the header says" {
     inline for (.{
         .{ "ssh_server_start", ssh_server_start },
         .{ "ssh_server_stop", ssh_server_stop },
+        .{ "plue_ssh_server_drain", plue_ssh_server_drain },
         .{ "ssh_set_auth_callback", ssh_set_auth_callback },
         .{ "ssh_get_connection_count", ssh_get_connection_count },
         .{ "plue_ssh_port", plue_ssh_port },
@@ -439,6 +447,7 @@ test "NULL and nonsense are errors with a reason, never a crash" {
     try expectError("the buffer has 10 bytes, PLUE_SSH_RECORD_MAX (32768) are needed");
     try testing.expectEqual(0, plue_ssh_decision_next(null, record_max));
     try testing.expectEqual(0, plue_ssh_counters(null, record_max));
+    try testing.expect(plue_ssh_server_drain());
     ssh_server_stop();
     ssh_server_stop();
     try testing.expectEqual(0, plue_ssh_port());
@@ -474,6 +483,9 @@ test "a server starts, says where, refuses a second start, stops, and starts aga
         try testing.expectEqual(0, plue_ssh_port());
     }
     try testing.expect(ssh_server_start(0, key));
+    while (!plue_ssh_server_drain()) std.Thread.sleep(std.time.ns_per_ms);
+    ssh_server_stop();
+    try testing.expect(ssh_server_start(0, key));
     defer ssh_server_stop();
     var record: [record_max]u8 = undefined;
     try testing.expect(plue_ssh_counters(&record, record_max) > 0);
@@ -501,7 +513,7 @@ test "a start that fails leaves nothing running and names the cure" {
         .{ "\"repositories\": \"/nonexistent\"", "create the directory" },
         .{ "\"repositories\": \"/\", \"git\": \"no-such-git\"", "install git" },
         .{ "\"repositories\": \"/\", \"git\": \"/dev/null\"", "absolute path of an executable" },
-        .{ "\"repositories\": \"/\", \"ciphers\": \"rot13\"", "\"ciphers\" names an algorithm" },
+        .{ "\"repositories\": \"/\", \"ciphers\": \"rot13\"", "have the algorithm \"rot13\"" },
         .{ "\"repositories\": \"/\", \"bind_address\": \"localhost\"", "numeric IP address" },
         .{ "\"repositories\": \"/\", \"bind_address\": \"192.0.2.1\"", "cannot bind" },
         .{ "\"repositories\": \"/\", \"host_keys\": [\"/no\"]", "cannot open the host key" },

@@ -56,6 +56,8 @@ pub const Loop = struct {
     listener_watch: ?poller_module.Watch = null,
     bind: *libssh.Bind,
     thread: ?std.Thread = null,
+    /// The thread has come to its end.
+    is_done: std.atomic.Value(bool) = .init(false),
     now_ms: u64,
     next_tick_ms: u64 = 0,
     accept_again_ms: u64 = 0,
@@ -99,11 +101,11 @@ pub const Loop = struct {
 
     pub const InitError = error{ OutOfMemory, NoPoller, AlgorithmRefused, BadHostKey };
 
-    /// On AlgorithmRefused `refused` names the configuration key.
+    /// On AlgorithmRefused `refused` says which.
     pub fn init(
         server: *Server,
         host_keys: []const *libssh.Key,
-        refused: *[]const u8,
+        refused: *algorithms.Refused,
     ) InitError!*Loop {
         const allocator = server.allocator;
         const loop = try allocator.create(Loop);
@@ -135,7 +137,7 @@ pub const Loop = struct {
         bind: *libssh.Bind,
         server: *Server,
         host_keys: []const *libssh.Key,
-        refused: *[]const u8,
+        refused: *algorithms.Refused,
     ) InitError!void {
         const no_files = false;
         var result = libssh.ssh_bind_options_set(bind, .process_config, &no_files);
@@ -187,6 +189,7 @@ pub const Loop = struct {
     // ------------------------------------------------------------ the thread
 
     fn run(loop: *Loop) void {
+        defer loop.is_done.store(true, .release);
         server_module.in_server_thread = true;
         blockSignals();
         // Both are thread-local in libssh.

@@ -3,6 +3,7 @@
 const std = @import("std");
 const posix = std.posix;
 const libssh = @import("libssh.zig");
+const algorithms = @import("algorithms.zig");
 const config_module = @import("config.zig");
 const decisions_module = @import("decisions.zig");
 const host_key = @import("host_key.zig");
@@ -215,14 +216,19 @@ pub const Server = struct {
             @min(4, std.Thread.getCpuCount() catch 1);
         const loops = try arena.alloc(*Loop, count);
         for (loops) |*loop| {
-            var refused: []const u8 = "";
+            var refused: algorithms.Refused = .{};
             loop.* = Loop.init(server, keys.items, &refused) catch |err| return switch (err) {
                 error.OutOfMemory => error.OutOfMemory,
                 error.NoPoller => fail(reason, "out of file descriptors: raise ulimit -n", .{}),
                 error.AlgorithmRefused => fail(
                     reason,
-                    "\"{s}\" names an algorithm that libssh {s} does not have",
-                    .{ refused, libssh.ssh_version(0) orelse "" },
+                    "\"{s}\": libssh {s} does not have the algorithm \"{f}\"; take it out of the " ++
+                        "list",
+                    .{
+                        refused.key,
+                        libssh.ssh_version(0) orelse "",
+                        std.zig.fmtString(refused.algorithm),
+                    },
                 ),
                 error.BadHostKey => fail(reason, "libssh does not take a host key: RSA needs at " ++
                     "least {d} bits, DSA is not supported", .{server.config.rsa_min_bits}),
@@ -303,6 +309,14 @@ pub const Server = struct {
         // Newcomers are refused by the kernel from now on (on macOS when the socket closes).
         posix.shutdown(server.listener_fd, .both) catch {};
         for (server.loops) |loop| loop.waker.wake();
+    }
+
+    /// After `beginStop`: whether `finish` has nothing to wait for but callbacks.
+    pub fn isDrained(server: *const Server) bool {
+        for (server.loops) |loop| {
+            if (!loop.is_done.load(.acquire)) return false;
+        }
+        return true;
     }
 
     /// Stops and waits for everything to end.

@@ -28,8 +28,10 @@ class Events:
     the next event is the one after it.
     """
 
-    def __init__(self, path: Path, follow: bool, is_over: Callable[[], bool]) -> None:
-        self._reader = CastReader(path)
+    def __init__(
+        self, path: Path, follow: bool, is_over: Callable[[], bool], offset: int = 0
+    ) -> None:
+        self._reader = CastReader(path, offset)
         self._follow = follow
         self._is_over = is_over
         self._over_since: float | None = None

@@ -83,13 +83,3 @@ def _keep_harmless(match: re.Match[str]) -> str:
     if match["string"] is not None:
         return ""
     return "" if match["escape"] == "Z" else match[0]
-
-
-def plain(text: str) -> str:
-    """`text`, whose sequences are whole, without sequences and control characters: lines to read
-    in a pipe or a file."""
-    text = SEQUENCE.sub("", text).replace("\r\n", "\n")
-    return _CONTROL.sub("", text)
-
-
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")

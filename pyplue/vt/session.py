@@ -154,11 +154,11 @@ class Session:
 
     # ---- output ----
 
-    def events(self, follow: bool = True) -> Events:
-        """The recording's events from its beginning, and with `follow` those to come: an iterator
-        and an async iterator. Raises CastError for a recording that is missing."""
+    def events(self, follow: bool = True, *, offset: int = 0) -> Events:
+        """The recording's events from the line at byte `offset` on, and with `follow` those to
+        come: an iterator and an async iterator. Raises CastError when there is no recording."""
         try:
-            return Events(self.cast_path, follow, self._is_over)
+            return Events(self.cast_path, follow, self._is_over, offset)
         except FileNotFoundError:
             _ = self.info
             raise CastError(f"{self.cast_path} is missing: the session has no recording") from None

@@ -14,7 +14,8 @@ import pytest
 from pyplue import vt
 from pyplue.vt import frames
 from pyplue.vt.replay import find_start
-from pyplue.vt.sequences import SequenceBuffer, plain, without_queries
+from pyplue.vt.sequences import SequenceBuffer, without_queries
+from pyplue.vt.transcript import Transcript
 from vt.harness import Home
 
 HEADER: dict[str, Any] = {"version": 2, "width": 40, "height": 5, "timestamp": 1}
@@ -386,8 +387,27 @@ def test_what_is_never_finished_is_not_waited_for() -> None:
     assert "shown" in buffer.feed("x" * 70_000 + "\x1b[31mshown")
 
 
-def test_plain_text_has_no_sequences() -> None:
-    assert plain("\x1b[31mred\x1b[0m\r\n\x1b]0;t\x07x\x07\ty\n\x7f\x85") == "red\nx\ty\n"
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("\x1b[31mred\x1b[0m\r\n\x1b]0;t\x07x\x07\ty\n\x7f\x85z\x00", ["red", "x\ty", "z"]),
+        ("10%\r 50%\r100%\n", ["100%"]),
+        ("a long line\r\x1b[Kshort\r\n", ["short"]),
+        ("one\x1b[2K\rtwo", ["two"]),
+        ("abc\b\bX\x1b[1P\x1b[@Y\n", ["aXY"]),
+        ("ab\x1b[3Cc\x1b[1Gx\x1b[5Dy", ["yb   c"]),
+        ("abcdef\r\x1b[3X\x1b[9999999999999999999C|", ["   def" + " " * 994 + "|"]),
+        ("before\n\x1b[?1049hpainted\n\n\x1b[?1049lafter\n", ["before", "after"]),
+        ("\n\n", ["", ""]),
+        ("\x1b[31", []),
+    ],
+)
+def test_a_transcript_is_what_a_person_would_have_read(text: str, lines: list[str]) -> None:
+    for size in (1, 2, 3, 1000):
+        transcript = Transcript()
+        pieces = [text[at : at + size] for at in range(0, len(text), size)]
+        got = [*transcript.feed(vt.Event(0, "o", piece) for piece in pieces), *transcript.flush()]
+        assert got == lines
 
 
 def test_printable() -> None:

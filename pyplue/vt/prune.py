@@ -1,0 +1,46 @@
+"""Removes sessions that have ended, and nothing that is not theirs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+
+from pyplue.vt.errors import SessionDataError, VtError
+from pyplue.vt.session import Session
+
+# What a forwarder and VibeTunnel's server leave in a session's directory.
+_FILES = re.compile(
+    r"session\.json|session\.json\.tmp|\.session\.json\.\d+\.\d+\.tmp|stdout|stdin|ipc\.sock"
+    r"|activity\.json"
+)
+
+
+def remove(session: Session) -> None:
+    """Removes the directory of a session that has ended, with its recording.
+
+    Raises VtError when it runs, SessionDataError when there is a file of somebody else in it: then
+    nothing is removed.
+    """
+    if session.info.running:
+        raise VtError(f"session {session.id} is running: kill it first")
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    directory = os.open(session.path, flags)
+    try:
+        try:
+            # A forwarder holds this lock from its first moment to its last.
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise VtError(f"session {session.id} is being started: kill it first") from None
+        names = os.listdir(directory)
+        foreign = [name for name in names if not _FILES.fullmatch(name)]
+        if foreign:
+            raise SessionDataError(
+                f"{session.path} has a file that no session leaves there, {foreign[0]!a}: "
+                "remove it by hand"
+            )
+        for name in sorted(names, key=lambda name: name == "session.json"):
+            os.unlink(name, dir_fd=directory)
+        os.rmdir(session.path)
+    finally:
+        os.close(directory)

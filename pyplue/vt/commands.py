@@ -179,6 +179,7 @@ def export(options: argparse.Namespace) -> int:
         raise CastError(f"{path} is missing: there is no recording") from None
     progress = _Progress()
     try:
+        _ = cast.header  # raises when it is no recording
         if chosen == "text":
             pieces = exporter.to_text(cast, progress)
         elif chosen == "v3":

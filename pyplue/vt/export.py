@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from typing import Any
 
 from pyplue.vt.cast import CastReader, Event
@@ -69,8 +70,8 @@ def to_svg(
     )  # fmt: skip
     for row in screen.cells():
         line = Text(no_wrap=True, end="\n")
-        for cell in row:
-            line.append(cell.data, _style(cell))
+        for style, cells in groupby(row, _style):
+            line.append("".join(cell.data for cell in cells), style)
         console.print(line, crop=True, overflow="crop")
     picture = console.export_svg(title=printable(title) or "pyplue")
     # No fonts from the network: whoever looks at the picture has a monospaced one.

@@ -125,7 +125,7 @@ def test_its_options_reach_the_forwarder(home: Home) -> None:
     env = {"VIBETUNNEL_FWD_BIN": str(home.path / "native-fwd")}
     for given in (
         "--session-id ID --title-mode static --verbosity info --log-file FILE",
-        "--detach --no-record-input --size 80x24",
+        "--detach --name NAME --no-record-input --size 80x24",
         "-q -S",
         "--quiet",
         "-v",
@@ -136,7 +136,7 @@ def test_its_options_reach_the_forwarder(home: Home) -> None:
         vt(home, *given.split(), "--", "true", "-q", **env)
     assert lines(home.path / "native") == [
         "--session-id ID --title-mode static --verbosity info --log-file FILE -- true -q",
-        "--detach --no-record-input --size 80x24 -- true -q",
+        "--detach --name NAME --no-record-input --size 80x24 -- true -q",
         "--verbosity silent -- true -q",
         "--verbosity silent -- true -q",
         "--verbosity info -- true -q",
@@ -144,6 +144,14 @@ def test_its_options_reach_the_forwarder(home: Home) -> None:
         "--verbosity verbose -- true -q",
         "--verbosity debug -- true -q",
     ]
+
+
+def test_anothers_forwarder_gets_no_option_that_was_not_asked_for(home: Home) -> None:
+    """VibeTunnel has a vibetunnel-fwd of its own, with fewer options."""
+    script(home.path / "native-fwd", NATIVE)
+    vt(home, "no-program", VIBETUNNEL_FWD_BIN=str(home.path / "native-fwd"))
+    [called] = lines(home.path / "native")
+    assert called.startswith("-- /bin/sh -ic ")
 
 
 def test_the_commands_environment_is_what_vt_was_given(home: Home) -> None:
@@ -291,9 +299,9 @@ def test_without_node_it_says_so(home: Home) -> None:
     assert b"needs node, and none is on PATH: install Node.js 20 or later" in done.err
 
 
-@pytest.mark.parametrize("flag", ["--no-record-input", "--detach", "--size"])
+@pytest.mark.parametrize("flag", ["--no-record-input", "--detach", "--size", "--name"])
 def test_what_only_the_native_one_can_do_is_not_left_out_silently(home: Home, flag: str) -> None:
-    words = [flag, "80x24"] if flag == "--size" else [flag]
+    words = [flag, "80x24"] if flag in ("--size", "--name") else [flag]
     done = vt(home, *words, "true", VIBETUNNEL_USE_ZIG_FWD="0")
     assert done.code == 1
     assert f"vt: {flag} needs vibetunnel-fwd (turned off".encode() in done.err

@@ -209,6 +209,17 @@ def test_exit_codes(home: Home, need, shell: str) -> None:
     assert home.run("seven", env=through(need, shell)).code == 7
 
 
+def test_the_session_is_named_after_the_word(home: Home, need) -> None:
+    home.run("seven", env=through(need, "zsh"))
+    assert home.last.info["name"] == "seven (~/work)"
+    home.run("seven", env=through(need, "fish"), cwd="/")
+    assert home.last.info["name"] == "seven (/)"
+    home.run("seven", flags=("--name", "mine"), env=through(need, "bash"))
+    assert home.last.info["name"] == "mine"
+    home.run("sh", "-c", "exit")
+    assert home.last.info["name"] == "sh (~/work)"
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_ctrl_c_ends_the_program_of_an_alias(home: Home, need, shell: str) -> None:
     terminal = home.terminal("nap", env=through(need, shell))

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from source_tree import ROOT
@@ -20,7 +21,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGQUIT, signal.SIG_DFL)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     local = [ROOT / ".venv" / "bin", ROOT / "bun" / "node_modules" / ".bin"]
-    os.environ["PATH"] = os.pathsep.join([*map(str, local), os.environ["PATH"]])
+    # Debian keeps PostgreSQL's server out of PATH.
+    postgres = sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+    os.environ["PATH"] = os.pathsep.join(
+        [*map(str, local), os.environ["PATH"], *map(str, postgres)]
+    )
 
 
 @pytest.fixture(scope="session")

@@ -96,8 +96,8 @@ def _key_lines(text: str) -> Iterator[KeyLine]:
 
 def parse_key(line: str) -> PublicKey:
     """A line "type base64 [comment]"; SshRefusedError says why it may not log in."""
-    words = line.split(None, 2)
-    if len(words) < 2:
+    words = line.strip().split(None, 2)
+    if len(words) < 2 or "\n" in line.strip():
         raise SshRefusedError("not a public key: a line is type, base64 and comment")
     kind, text = words[:2]
     if "-cert-v0" in kind:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from .forge import HERE, PEERS, Forge, LoadClient, Server, Sshd, serve, sshd
+from .postgres import Postgres
 
 SERVERS = ["table", "callback", "queue", *PEERS]
 
@@ -53,6 +54,26 @@ def load_client(tmp_path_factory: pytest.TempPathFactory, zig_cc: list[str]) -> 
     source = str(HERE / "load_client.c")
     subprocess.run([*zig_cc, "-o", str(program), source, "-lssh", "-lpthread"], check=True)
     return LoadClient(program)
+
+
+@pytest.fixture(scope="session")
+def postgres(need: Callable[[str], str]) -> Iterator[Postgres]:
+    """A PostgreSQL server of our own."""
+    server = Postgres(need("initdb"), need("postgres"))
+    yield server
+    server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database: the same tests for both kinds."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/forge.sqlite"
+    else:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.new_database()
+        yield url
+        server.drop(url)
 
 
 @pytest.fixture

@@ -163,6 +163,6 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _line(error: SQLAlchemyError) -> str:
-    """The driver's own words, in one line."""
+    """The driver's own words; what PostgreSQL adds in further lines may show a row."""
     text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
-    return " ".join(text.split())[:300] or type(error).__name__
+    return text.strip().partition("\n")[0][:300] or type(error).__name__

@@ -28,7 +28,8 @@ class Store:
     repositories  directory of the repositories, for what makes, moves or serves them.
     poll_s        seconds between two questions of a running server whether something has changed.
     max_stale_s   seconds for which a running server goes on with what it has read while the
-                  database is away. Then everybody is refused until it is back.
+                  database is away. Then everybody is refused until it is back. At least twice
+                  `poll_s`.
 
     `users`, `keys`, `repositories` and `access` do the work. What changes something does all of it
     or nothing. They raise SshRefusedError with the reason, SshNameError for what can never be a
@@ -44,9 +45,10 @@ class Store:
         poll_s: float = POLL_S,
         max_stale_s: float = MAX_STALE_S,
     ) -> None:
-        if not 0.01 <= poll_s <= 60 or not max_stale_s >= 0:
+        if not 0.01 <= poll_s <= 60 or not max_stale_s >= 2 * poll_s:
             raise SshConfigError(
-                f"poll_s is {poll_s} and max_stale_s {max_stale_s}: use 0.01 to 60, and 0 or more"
+                f"poll_s is {poll_s} and max_stale_s {max_stale_s}: use 0.01 to 60 seconds, and at "
+                "least twice as much"
             )
         self._poll_s = poll_s
         self._max_stale_s = max_stale_s

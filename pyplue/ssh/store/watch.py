@@ -90,7 +90,10 @@ class Watch:
     def allows(self, principal: str, repository: str, write: bool) -> bool:
         """The server's question for every command. Says no when the answer would be too old,
         even while the thread waits for a database that neither answers nor fails."""
-        return self._fresh() and self._snapshot.allows(principal, repository, write)
+        if not self._fresh():
+            self._refuse_everybody()
+            return False
+        return self._snapshot.allows(principal, repository, write)
 
     def status(self) -> StoreStatus:
         """For people and metrics."""
@@ -119,41 +122,49 @@ class Watch:
             asked_at = time.monotonic()
             try:
                 snapshot = self._changes.poll()
-                if snapshot is not None:
-                    self._put_in_force(snapshot)
-            except Exception as error:  # whatever it is, the thread must go on
-                self._failed(error)
-            else:
                 self._confirmed_at = asked_at
-                self._succeeded()
+                self._put_in_force(snapshot or self._snapshot)
+            except Exception as error:  # whatever it is, the thread must go on
+                self._changes.close()  # and read everything again
+                self._failed(error)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
         old, self._snapshot = self._snapshot, snapshot
-        apply = self._apply
-        if apply and (self._refusing or snapshot.keys != old.keys):
-            try:
-                apply(snapshot.keys)
-            except Exception:
-                self._changes.close()  # so that it is tried again
-                raise
+        if not self._fresh():
+            return  # an answer to a question of long ago: the next one counts
+        changed = snapshot is not old and snapshot.keys != old.keys
+        if self._apply and (self._refusing or changed):
+            self._apply(snapshot.keys)
+        self._succeeded()
 
     def _failed(self, error: Exception) -> None:
         if not self._error:
             self._away_since = time.monotonic()
-            age = self._away_since - self._confirmed_at
+            age_s = self._away_since - self._confirmed_at
             logger.error(
-                "%s; what it said %.1f s ago goes on for %g s, then everybody is refused",
-                error, age, self._max_stale_s,
-            )  # fmt: skip
+                "%s; what was read %.1f s ago goes on for %g s, then everybody is refused",
+                error,
+                age_s,
+                self._max_stale_s,
+            )
         self._error = str(error) or type(error).__name__
-        if not self._fresh() and not self._refusing:
-            self._refusing = True
-            if self._apply is not None:
-                self._apply({})
-            logger.error("everybody is refused until the database is back: %s", self._error)
+        if not self._fresh():
+            self._refuse_everybody()
+
+    def _refuse_everybody(self) -> None:
+        if self._refusing:
+            return
+        self._refusing = True
+        logger.error(
+            "everybody is refused until the database is back: %s", self._error or "it is silent"
+        )
+        if self._apply:
+            self._apply({})
 
     def _succeeded(self) -> None:
         if self._error:
             away_s = time.monotonic() - self._away_since
             logger.warning("the database is back after %.1f s", away_s)
+        elif self._refusing:
+            logger.warning("the database answers again")
         self._error, self._refusing = "", False

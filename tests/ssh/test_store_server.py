@@ -1,0 +1,494 @@
+"""A running server follows its store, on SQLite and on a real PostgreSQL server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from pyplue.ssh import GitServer, SshConfigError, SshDatabaseError
+from pyplue.ssh.store import Store
+from pyplue.ssh.store.snapshot import _usable
+
+from .forge import Client, Forge, commit, known_hosts, short_path
+from .postgres import Postgres
+
+THE_STATED_SECOND = 1.0
+
+
+class StoreServer:
+    """A GitServer of this process and its store, in the shape that Client takes."""
+
+    user = "git"
+
+    def __init__(self, forge: Forge, store: Store, server: GitServer) -> None:
+        self.forge, self.store, self.server = forge, store, server
+        self.port = server.port
+        self.known_hosts = known_hosts(forge, server.port)
+
+
+@contextmanager
+def serving(forge: Forge, store: Store, **settings) -> Iterator[StoreServer]:
+    host_key = forge.keys["host"].private
+    with GitServer(
+        store.repositories.root, store=store, port=0, host_key=host_key, **settings
+    ) as server:
+        yield StoreServer(forge, store, server)
+
+
+@pytest.fixture
+def store(database: str, tmp_path: Path, forge: Forge) -> Store:
+    """alice owns a private and a public repository, bob nothing; mallory's key is unknown."""
+    root = tmp_path / "repositories"
+    shutil.copytree(forge.repositories / "alice/project.git", root / "alice/project.git")
+    shutil.copytree(forge.repositories / "alice/project.git", root / "alice/open.git")
+    store = Store(database, root, max_stale_s=60)
+    for name in ("alice", "bob"):
+        store.users.add(name)
+        store.keys.add(name, forge.keys[name].line)
+    store.repositories.create("alice/project", adopt=True)
+    store.repositories.create("alice/open", adopt=True, public=True)
+    return store
+
+
+def elsewhere(database: str, statement: str) -> None:
+    """Plain SQL by another process: sqlite3's and PostgreSQL's own command."""
+    if database.startswith("sqlite"):
+        command = ["sqlite3", database.removeprefix("sqlite:///"), statement]
+    else:
+        command = ["psql", "-qX", "-v", "ON_ERROR_STOP=1", database, "-c", statement]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+
+
+def reads(client: Client, repository: str) -> bool:
+    return client.try_git("ls-remote", client.url(repository)).returncode == 0
+
+
+def writes(client: Client, repository: str) -> bool:
+    """Whether a push is let in; an empty one changes nothing."""
+    answer = client.ssh(f"git-receive-pack '{repository}'", input=b"0000")
+    return answer.returncode == 0 and b"refs/heads/main" in answer.stdout
+
+
+def eventually(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_who_may_do_what(forge: Forge, store: Store):
+    """The table of acceptance: every permission, and each of them taken away again."""
+    with serving(forge, store) as running:
+        alice, bob, mallory = (Client(running, name) for name in ("alice", "bob", "mallory"))
+        private, public = "alice/project", "alice/open"
+
+        def may(client: Client) -> tuple[bool, ...]:
+            return tuple(
+                does(client, repository) for repository in (private, public)
+                for does in (reads, writes)
+            )  # fmt: skip
+
+        def after(change: Callable[[], None], client: Client) -> tuple[bool, ...]:
+            change()
+            running.server.refresh()
+            return may(client)
+
+        grant, revoke = store.access.grant, store.access.revoke
+        set_public, add = store.repositories.set_public, store.keys.add
+        everything, read_public, nothing = (True,) * 4, (False, False, True, False), (False,) * 4
+        assert may(alice) == everything
+        assert may(bob) == read_public
+        assert may(mallory) == nothing
+        assert after(lambda: grant(private, "bob", "read"), bob) == (True, False, True, False)
+        assert after(lambda: grant(private, "bob", "write"), bob) == (True, True, True, False)
+        assert after(lambda: grant(public, "bob", "admin"), bob) == everything
+        assert after(lambda: revoke(private, "bob"), bob) == (False, False, True, True)
+        assert after(lambda: revoke(public, "bob"), bob) == read_public
+        assert after(lambda: set_public(public, False), bob) == nothing
+        assert after(lambda: add("bob", forge.keys["mallory"].line), mallory) == nothing
+        assert after(lambda: set_public(public, True), mallory) == read_public
+        assert after(lambda: store.keys.remove_all("bob") and None, bob) == nothing
+        assert may(mallory) == nothing
+        assert may(alice) == everything
+        rename = store.repositories.rename
+        assert after(lambda: rename(private, "bob/moved") and None, alice) == (
+            (False, False, True, True)
+        )  # fmt: skip
+        for path in ("alice/PROJECT", "ALICE/open", "alice/open/..", "alice//open", "open"):
+            assert not reads(alice, path)
+
+
+def test_a_push_and_a_clone_go_through(forge: Forge, store: Store, work: Path):
+    store.repositories.create("bob/new", default_branch="trunk")
+    with serving(forge, store) as running:
+        bob = Client(running, "bob", directory=work)
+        clone = bob.clone("bob/new", "clone")
+        assert forge.git("symbolic-ref", "HEAD", cwd=clone) == "refs/heads/trunk"
+        made = commit(forge, clone, "first")
+        bob.git("push", "-q", "origin", "trunk", cwd=clone)
+        again = bob.clone("bob/new", "again")
+        assert forge.git("rev-parse", "HEAD", cwd=again) == made
+
+
+def test_plain_sql_of_others_counts_within_a_second(
+    forge: Forge, store: Store, database: str, need
+):
+    need("sqlite3" if database.startswith("sqlite") else "psql")
+    with serving(forge, store) as running:
+        alice = Client(running)
+        assert reads(alice, "alice/project")
+        for change, reads_after in [
+            ("DELETE FROM ssh_keys WHERE user_id = 1", False),
+            ("UPDATE ssh_keys SET user_id = 1, public_key = '{}' WHERE user_id = 2", True),
+        ]:
+            elsewhere(database, change.format(forge.keys["alice"].line))
+            time.sleep(THE_STATED_SECOND)
+            assert reads(alice, "alice/project") == reads_after
+
+
+def test_every_column_that_decides_is_watched(store: Store, database: str):
+    watch = store.watch()
+    watch.load()
+
+    def may() -> tuple[bool, bool]:
+        watch.refresh()
+        allowed = watch.allows("alice", "alice/project", True)
+        return "alice" in watch._snapshot.keys, allowed
+
+    assert may() == (True, True)
+    for change, undo, result in [
+        ("users SET is_active = false", "users SET is_active = true", (False, True)),
+        ("users SET prohibit_login = true", "users SET prohibit_login = false", (False, True)),
+        ("ssh_keys SET key_type = 'deploy'", "ssh_keys SET key_type = 'user'", (False, True)),
+        ("ssh_keys SET user_id = 2", "ssh_keys SET user_id = 1", (False, True)),
+        (
+            "repositories SET name = name || 'x'",
+            "repositories SET name = 'project' WHERE id = 1",
+            (True, False),
+        ),
+        ("repositories SET user_id = 2", "repositories SET user_id = 1", (True, False)),
+        ("users SET username = 'x' WHERE id = 1", "users SET username = 'alice' WHERE id = 1",
+         (False, False)),
+    ]:  # fmt: skip
+        elsewhere(database, f"UPDATE {change}")
+        assert may() == result, change
+        elsewhere(database, f"UPDATE {undo}")
+        assert may() == (True, True), undo
+
+
+def test_the_next_command_of_a_running_connection_is_refused(
+    forge: Forge, store: Store, database: str
+):
+    control = short_path()
+    options = ("-o", "ControlMaster=auto", "-o", f"ControlPath={control}")
+    with serving(forge, store) as running:
+        alice = Client(running, "alice", *options, "-o", "ControlPersist=60")
+        try:
+            assert reads(alice, "alice/project")
+            assert Path(control).exists()
+            elsewhere(database, "DELETE FROM ssh_keys WHERE user_id = 1")
+            time.sleep(THE_STATED_SECOND)
+            answer = alice.ssh("git-upload-pack 'alice/project'", input=b"0000")
+            assert answer.returncode != 0
+            assert b"refs/heads/main" not in answer.stdout
+            assert running.server.connection_count == 1
+        finally:
+            alice.ssh(options=("-O", "exit"))
+
+
+@pytest.fixture(scope="module")
+def large(forge: Forge) -> Path:
+    """More than is on its way at any time."""
+    return forge.large("store/large", 12)
+
+
+def test_a_key_is_revoked_while_its_owner_is_cloning(
+    forge: Forge, store: Store, database: str, large: Path, work: Path
+):
+    """The clone that runs ends whole; the next command is refused."""
+    shutil.copytree(large, store.repositories.root / "alice/large.git")
+    store.repositories.create("alice/large", adopt=True)
+    with serving(forge, store) as running:
+        alice = Client(running, "alice", directory=work)
+        cloning = subprocess.Popen(
+            ["git", "clone", "-q", alice.url("alice/large"), str(work / "clone")],
+            env=alice.environment(),
+            start_new_session=True,
+            stderr=subprocess.PIPE,
+        )
+        packs = work / "clone/.git/objects/pack"
+        eventually(lambda: any(path.stat().st_size > 1 << 20 for path in packs.glob("tmp_*")))
+        os.killpg(cloning.pid, signal.SIGSTOP)
+        assert running.server.counters()["gits_running"] == 1
+        elsewhere(database, "DELETE FROM ssh_keys WHERE user_id = 1")
+        time.sleep(THE_STATED_SECOND)
+        os.killpg(cloning.pid, signal.SIGCONT)
+        assert cloning.wait(timeout=60) == 0, cloning.stderr.read()
+        forge.git("fsck", "--full", cwd=work / "clone")
+        answer = alice.try_git("fetch", cwd=work / "clone")
+        assert answer.returncode == 128
+        assert "Permission denied (publickey)" in answer.stderr
+
+
+def test_a_permission_is_lowered_between_fetch_and_push(
+    forge: Forge, store: Store, database: str, work: Path
+):
+    store.access.grant("alice/project", "bob", "write")
+    with serving(forge, store) as running:
+        bob = Client(running, "bob", directory=work)
+        clone = bob.clone("alice/project", "clone")
+        commit(forge, clone, "allowed")
+        bob.git("push", "-q", "origin", "main", cwd=clone)
+        bob.git("fetch", "-q", cwd=clone)
+        elsewhere(database, "UPDATE collaborators SET permission = 'read'")
+        time.sleep(THE_STATED_SECOND)
+        commit(forge, clone, "too late")
+        path = store.repositories.root / "alice/project.git"
+        before = forge.git("for-each-ref", cwd=path)
+        answer = bob.try_git("push", "origin", "main", cwd=clone)
+        assert answer.returncode != 0
+        assert "repository not found or access denied" in answer.stderr
+        bob.git("fetch", cwd=clone)
+        assert forge.git("for-each-ref", cwd=path) == before
+        forge.git("fsck", "--full", "--strict", cwd=path)
+
+
+# ---- the database is away --------------------------------------------------------------------
+
+
+def away_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.message
+        for record in caplog.records
+        if "database" in record.message and record.levelno >= logging.WARNING
+    ]
+
+
+def test_postgresql_is_stopped_and_started_again(
+    forge: Forge, postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture, request
+):
+    database = postgres.new_database()
+    caplog.set_level(logging.INFO, "pyplue.ssh")
+    store = make_store(database, tmp_path, forge, max_stale_s=60)
+    with serving(forge, store) as running:
+        alice, mallory = Client(running), Client(running, "mallory")
+        assert reads(alice, "alice/project")
+        postgres.stop()
+        try:
+            status = running.server.store_status
+            eventually(lambda: not status()["available"])
+            assert reads(alice, "alice/project")
+            assert writes(alice, "alice/project")
+            assert not reads(mallory, "alice/project")
+            with pytest.raises(SshDatabaseError, match="is away"):
+                running.server.refresh()
+            with pytest.raises(SshDatabaseError, match="is away"):
+                store.users.all()
+            time.sleep(1)
+        finally:
+            postgres.start()
+        eventually(lambda: status()["available"])
+        elsewhere(database, "DELETE FROM ssh_keys")
+        time.sleep(THE_STATED_SECOND)
+        assert not reads(alice, "alice/project")
+    gone, back = away_lines(caplog)
+    assert f"127.0.0.1:{postgres.port}" in gone and "goes on for 60 s" in gone
+    assert back.startswith("the database is back after")
+
+
+def make_store(database: str, tmp_path: Path, forge: Forge, **settings) -> Store:
+    root = tmp_path / "served"
+    shutil.copytree(forge.repositories / "alice/project.git", root / "alice/project.git")
+    store = Store(database, root, **settings)
+    store.users.add("alice")
+    store.keys.add("alice", forge.keys["alice"].line)
+    store.repositories.create("alice/project", adopt=True)
+    return store
+
+
+def test_everybody_is_refused_once_it_has_been_away_for_too_long(
+    forge: Forge, postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    store = make_store(postgres.new_database(), tmp_path, forge, max_stale_s=1.5)
+    with serving(forge, store) as running:
+        alice = Client(running)
+        postgres.stop()
+        try:
+            eventually(lambda: not running.server.store_status()["in_force"])
+            time.sleep(0.6)
+            assert not reads(alice, "alice/project")
+            assert running.server.counters()["keys"] == 0
+        finally:
+            postgres.start()
+        eventually(lambda: reads(alice, "alice/project"))
+    gone, refused, back = away_lines(caplog)
+    assert "goes on for 1.5 s" in gone
+    assert refused.startswith("everybody is refused until the database is back: the database")
+    assert "is back after" in back
+
+
+def test_a_database_that_is_silent_counts_as_away(
+    forge: Forge, postgres: Postgres, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """It neither answers nor fails: the answers get too old while the question waits."""
+    store = make_store(postgres.new_database(), tmp_path, forge, max_stale_s=1.5)
+    with serving(forge, store) as running:
+        alice = Client(running)
+        assert reads(alice, "alice/project")
+        postgres.freeze(True)
+        try:
+            time.sleep(2.2)
+            assert not reads(alice, "alice/project")
+            assert not running.server.store_status()["in_force"]
+        finally:
+            postgres.freeze(False)
+        eventually(lambda: reads(alice, "alice/project"))
+    refused, back = away_lines(caplog)
+    assert refused == "everybody is refused until the database is back: it is silent"
+    assert back == "the database answers again"
+
+
+def test_a_server_stops_while_the_database_is_silent(
+    forge: Forge, postgres: Postgres, tmp_path: Path
+):
+    store = make_store(postgres.new_database(), tmp_path, forge)
+    with serving(forge, store) as running:
+        postgres.freeze(True)
+        try:
+            time.sleep(0.7)
+            start = time.monotonic()
+            running.server.stop()
+            assert time.monotonic() - start < 10
+        finally:
+            postgres.freeze(False)
+
+
+def test_an_sqlite_file_is_away_replaced_and_back(
+    forge: Forge, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "forge.sqlite"
+    store = make_store(str(path), tmp_path, forge)
+    other = Store(tmp_path / "other.sqlite", tmp_path / "served")
+    other.users.add("alice")
+    other.keys.add("alice", forge.keys["alice-ecdsa"].line)
+    other.repositories.create("alice/project", adopt=True)
+    with serving(forge, store) as running:
+        first, second = Client(running), Client(running, "alice-ecdsa")
+        path.rename(tmp_path / "aside")
+        status = running.server.store_status
+        eventually(lambda: not status()["available"])
+        assert reads(first, "alice/project")
+        assert not path.exists()  # a new one would be empty, and the server with it
+        (tmp_path / "other.sqlite").rename(path)
+        for suffix in ("-wal", "-shm"):
+            (tmp_path / f"forge.sqlite{suffix}").unlink(missing_ok=True)
+        eventually(lambda: status()["available"])
+        assert not reads(first, "alice/project")
+        assert reads(second, "alice/project")
+    assert len(away_lines(caplog)) == 2
+
+
+def test_nothing_starts_without_a_database(forge: Forge, tmp_path: Path):
+    path = tmp_path / "forge.sqlite"
+    store = make_store(str(path), tmp_path, forge)
+    path.unlink()
+    with pytest.raises(SshDatabaseError, match="is away"), serving(forge, store):
+        pass
+    assert GitServer(tmp_path, port=0, host_key=tmp_path / "key").start().stop() is None
+
+
+def test_a_store_decides_alone(tmp_path: Path):
+    store = Store(tmp_path / "forge.sqlite", tmp_path)
+    for also in (
+        {"keys": {"alice": "ssh-ed25519 AAAA"}},
+        {"authenticate": lambda *_: None},
+        {"authorize": lambda *_: True},
+        {"default_access": "read"},
+    ):
+        with pytest.raises(SshConfigError, match="with store= it decides alone"):
+            GitServer(tmp_path, store=store, **also)
+    assert GitServer(tmp_path).store_status() is None
+
+
+# ---- what is in the database may be wrong ----------------------------------------------------
+
+
+def test_rows_that_are_not_clearly_right_let_nobody_in(
+    forge: Forge, store: Store, database: str, caplog: pytest.LogCaptureFixture
+):
+    line = forge.keys["mallory"].line
+    bad = [
+        f"command=\"x\" {line}", "ssh-ed25519 AAAA", "", "ssh-rsa " + line.split()[1], line[:-6],
+        line + "\n" + forge.keys["bob"].line, "\x00", "ssh-dss AAAA",
+    ]  # fmt: skip
+    with store.database.writing() as connection:
+        from sqlalchemy import insert
+
+        for number, text in enumerate(bad):
+            if "\0" in text and not database.startswith("sqlite"):
+                continue
+            row = {"user_id": 2, "name": "x", "public_key": text, "fingerprint": str(number)}
+            connection.execute(insert(store.keys._tables.ssh_keys).values(row))
+    elsewhere(
+        database,
+        "INSERT INTO users (username, lower_username) VALUES ('a/b', 'a/b'), ('x' || '\n', 'x')",
+    )
+    elsewhere(database, "INSERT INTO repositories (user_id, name) VALUES (1, 'a/b'), (3, 'c')")
+    _usable.cache_clear()  # it warns once of each
+    with serving(forge, store) as running:
+        assert running.server.store_status()["keys"] >= 2
+        assert reads(Client(running, "alice"), "alice/project")
+        assert not reads(Client(running, "mallory"), "alice/open")
+        assert not running.server._watch.allows("alice", "alice/a/b", True)
+        assert not running.server._watch.allows("a/b", "a/b/c", True)
+    assert "lets nobody in" in caplog.text
+
+
+def test_a_key_of_two_people_proves_neither(forge: Forge, store: Store, database: str, caplog):
+    line = forge.keys["alice"].line
+    elsewhere(
+        database,
+        "INSERT INTO ssh_keys (user_id, name, public_key, fingerprint) "
+        f"VALUES (2, 'again', '{line} other comment', 'SHA256:made-up')",
+    )
+    with serving(forge, store) as running:
+        assert not reads(Client(running, "alice"), "alice/open")
+        assert reads(Client(running, "bob"), "alice/open")
+    assert "belongs to two users" in caplog.text
+
+
+def test_changes_are_never_missed(forge: Forge, store: Store, database: str):
+    """Somebody writes all the time while the server reads: in the end it knows what is there."""
+    stop = threading.Event()
+
+    def write() -> None:
+        mine = Store(database)
+        while not stop.is_set():
+            mine.access.grant("alice/project", "bob", "read")
+            mine.access.revoke("alice/project", "bob")
+
+    watch = store.watch()
+    watch.load()
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(200):
+            watch.refresh()
+    finally:
+        stop.set()
+        writer.join()
+    watch.refresh()
+    assert not watch.allows("bob", "alice/project", False)
+    store.access.grant("alice/project", "bob", "read")
+    watch.refresh()
+    assert watch.allows("bob", "alice/project", False)

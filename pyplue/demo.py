@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -16,7 +17,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pyplue import ffi
+from pyplue import ffi, vt
 from pyplue.ratelimit import RateLimiter
 from pyplue.ssh import GitServer
 
@@ -83,6 +84,31 @@ def terminals() -> str:
         f"a session recorded in {short_s * 1e3:.1f} ms from start to end,"
         f" a long one whole at {len(text) / long_s / 1e6:,.0f} MB/s"
     )
+
+
+def session() -> str:
+    """Drives a shell on a recorded terminal from Python, and says where to watch it."""
+    shell = vt.spawn(["sh"], session_id="pyplue-demo", env={**os.environ, "PS1": "$ "})
+    for line in (
+        """printf '\\033[32m%s\\033[0m\\n' "typed by Python on $(uname -sm)" """,
+        "seq 3 | sort -r",
+        "exit 7",
+    ):
+        time.sleep(0.3)  # so that it can be watched as it is played
+        shell.send(line, key="enter")
+    code = shell.wait(timeout=30)
+    shown = "".join(event.data for event in shell.events() if event.code == "o")
+    if code != 7 or "\x1b[32mtyped by Python" not in shown or "3\r\n2\r\n1" not in shown:
+        raise RuntimeError(f"the shell ended with {code} and showed {shown!r}")
+    lines = [
+        "Python typed into a shell and read its terminal; the recording is kept",
+        f"watch it: asciinema play {shlex.quote(str(shell.cast_path))}",
+        "as text: python -m pyplue.vt tail pyplue-demo",
+        "in a browser, with VibeTunnel: npm install -g vibetunnel, then run",
+        '  node "$(npm root -g)/vibetunnel/dist/vibetunnel-cli" --no-auth --bind 127.0.0.1',
+        "  and open http://127.0.0.1:4020",
+    ]
+    return f"\n{'':11}".join(lines)
 
 
 def limits() -> str:
@@ -177,6 +203,7 @@ STEPS: list[tuple[str, Callable[[], str]]] = [
     ("limits", limits),
     ("git", git_over_ssh),
     ("terminals", terminals),
+    ("session", session),
 ]
 
 

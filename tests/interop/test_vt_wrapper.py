@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -96,6 +98,24 @@ def test_status_asks_the_real_server(home: Home, server: Server) -> None:
     done = home.cli("status", env={"VIBETUNNEL_CONTROL_DIR": str(home.control)})
     assert done.code == 0, done
     assert b"Running: Yes" in done.out
+
+
+def test_what_the_demo_records_is_where_it_says(home: Home, server: Server) -> None:
+    def python(*argv: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *argv], env=home.env, cwd=home.work, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    said = python("-c", "from pyplue import demo; print(demo.session())")
+    recording = home.session("pyplue-demo").recording()
+    assert f"asciinema play {home.control}/pyplue-demo/stdout" in said
+    assert recording.exit == (7, "pyplue-demo")
+    assert "python -m pyplue.vt tail pyplue-demo" in said
+    assert "typed by Python on" in python("-m", "pyplue.vt", "tail", "pyplue-demo")
+    assert server.wait_listed("pyplue-demo", "exited")["exitCode"] == 7
+    assert "http://127.0.0.1:4020" in said
 
 
 def test_status_without_a_server(home: Home) -> None:

@@ -39,7 +39,7 @@ test "the end of a child is seen" {
     const pair: pty.Pty = try .open(.{ .cols = 80, .rows = 24 });
     defer posix.close(pair.master);
     const argv = [_:null]?[*:0]const u8{ "/bin/sh", "-c", "read x" };
-    const pid = try spawn.spawn(pair.slave, .{
+    const pid = try spawn.spawn(.{ .terminal = pair.slave }, .{
         .argv = &argv,
         .envp = &[_:null]?[*:0]const u8{},
     });

@@ -161,7 +161,8 @@ pub const Forwarder = struct {
 
         try f.launch(start);
         const environment = start.git_environment orelse return;
-        if (git.isInside(start.session.cwd)) f.upkeep.startGit(environment);
+        if (!git.isInside(start.session.cwd)) return;
+        f.upkeep.askGit(clock.monotonicUs(), start.command.directory, environment);
     }
 
     fn hasTerminal(f: *const Forwarder) bool {
@@ -181,7 +182,7 @@ pub const Forwarder = struct {
         };
         f.title.begin(&start.session.name);
         f.showTitle(); // before anything of the child's
-        f.child = try spawn.spawn(pair.slave, start.command);
+        f.child = try spawn.spawn(.{ .terminal = pair.slave }, start.command);
         posix.close(pair.slave);
         if (!f.hasTerminal()) f.watchChild();
         // From here on the child runs beside us.
@@ -238,7 +239,7 @@ pub const Forwarder = struct {
         if (master & posix.POLL.OUT != 0) f.writeQueued(now);
         if (ready(fds, .keyboard)) f.onKeyboard(now);
         if (ready(fds, .listener)) f.onConnect(now);
-        if (ready(fds, .git)) f.upkeep.onGit();
+        if (ready(fds, .git)) f.upkeep.onGit(now);
         for (fds[slot_count..], 0..) |it, index| {
             if (it.revents != 0) f.onClient(now, index);
         }
@@ -267,7 +268,7 @@ pub const Forwarder = struct {
         set(fds, .keyboard, if (keyboard) stdin else -1, in);
         set(fds, .outer, if (f.outer.pending.len > 0) f.outer.fd else -1, out);
         set(fds, .listener, if (accepting) f.server.listener else -1, in);
-        set(fds, .git, if (f.upkeep.git_job) |job| job.fd else -1, in);
+        set(fds, .git, f.upkeep.gitFd(), in);
         for (fds[slot_count..], f.server.clients) |*it, slot| {
             const fd = if (slot) |client| (if (client.wantsMore()) client.fd else -1) else -1;
             it.* = .{ .fd = fd, .events = in, .revents = 0 };
@@ -307,6 +308,7 @@ pub const Forwarder = struct {
         f.tickDrain(now);
         if (f.upkeep.watch.tick(now)) f.followRename();
         f.upkeep.saveName();
+        f.upkeep.tickGit(now);
         if (f.upkeep.clearIsDue(now, f.recorder.clear_offset)) {
             f.recorder.flush(); // the offset must not be beyond the end of the file
             f.upkeep.saveClear(now, f.recorder.clear_offset);
@@ -610,7 +612,7 @@ pub const Forwarder = struct {
     pub fn closeAll(f: *Forwarder) void {
         posix.close(f.master);
         if (f.child_fd >= 0) posix.close(f.child_fd);
-        if (f.upkeep.git_job) |job| posix.close(job.fd);
+        if (f.upkeep.gitFd() >= 0) posix.close(f.upkeep.gitFd());
         f.server.deinit();
     }
 };

@@ -1,18 +1,18 @@
 //! What session.json says about the git repository that a session runs in. Git is slow in large
-//! repositories, so it runs beside the session, in a process of its own that sends back one
-//! `Info`; a session that ends earlier goes without.
+//! repositories, so it runs beside the session, one command after the other, and the session's loop
+//! hears of each answer; a session that ends earlier goes without.
 
 const std = @import("std");
-const builtin = @import("builtin");
 const posix = std.posix;
 const spawn = @import("spawn.zig");
 
 /// Each git command may take this long.
-const timeout_ms = 5000;
-const max_output_bytes = 8192;
+const give_up_after_us = 5 * std.time.us_per_s;
+/// A git that has closed its output ends at once, or is looked after.
+const look_every_us = 5 * std.time.us_per_ms;
+const max_answer_bytes = 8192;
 const max_branch_bytes = 256;
 
-/// Plain memory: it crosses a pipe as it is.
 pub const Info = struct {
     repo_buffer: [posix.PATH_MAX]u8 = undefined,
     /// 0 outside a repository.
@@ -47,32 +47,164 @@ pub const Info = struct {
     }
 };
 
-/// A process that finds out.
-pub const Job = struct {
-    pid: posix.pid_t,
-    /// Where the `Info` comes from.
-    fd: posix.fd_t,
-    info: Info,
-    received: usize,
+/// The commands, in order, whose answers make an `Info`.
+const Question = enum {
+    repo,
+    branch,
+    counts,
+    changes,
 
-    /// True when `info` is whole or will never be: then call `finish`.
-    pub fn receive(job: *Job) bool {
-        const bytes = std.mem.asBytes(&job.info);
-        const n = posix.read(job.fd, bytes[job.received..]) catch |err| {
-            return err != error.WouldBlock;
+    fn words(question: Question) []const [*:0]const u8 {
+        return switch (question) {
+            .repo => &.{ "rev-parse", "--show-toplevel" },
+            .branch => &.{ "branch", "--show-current" },
+            .counts => &.{ "rev-list", "--left-right", "--count", "HEAD...@{upstream}" },
+            .changes => &.{ "diff-index", "--quiet", "HEAD", "--" },
         };
-        job.received += n;
-        return n == 0 or job.received == bytes.len;
+    }
+};
+
+/// One git after the other.
+pub const Query = struct {
+    cwd: []const u8,
+    /// As `spawn.Command` has it.
+    directory: ?[*:0]const u8,
+    inherited: []const [*:0]const u8,
+
+    question: Question,
+    pid: posix.pid_t,
+    /// Where the answer comes from; -1 when it is complete and git has not ended yet.
+    fd: posix.fd_t,
+    answer: [max_answer_bytes]u8,
+    len: usize,
+    /// When git is given up, and when to look whether it has ended.
+    give_up_us: u64,
+    look_us: u64,
+    info: Info,
+
+    pub fn start(
+        q: *Query,
+        now: u64,
+        cwd: []const u8,
+        directory: ?[*:0]const u8,
+        inherited: []const [*:0]const u8,
+    ) !void {
+        q.cwd = cwd;
+        q.directory = directory;
+        q.inherited = inherited;
+        q.info = .{};
+        try q.ask(now, .repo);
     }
 
-    /// Ends the process and gives what it found.
-    pub fn finish(job: *Job) ?*const Info {
-        posix.close(job.fd);
-        // Its own group: the git that it runs, too. It may have ended by itself.
-        posix.kill(-job.pid, posix.SIG.KILL) catch posix.kill(job.pid, posix.SIG.KILL) catch {};
-        spawn.reap(job.pid);
-        const whole = job.received == @sizeOf(Info) and job.info.repo_len > 0;
-        return if (whole) &job.info else null;
+    fn ask(q: *Query, now: u64, question: Question) !void {
+        const ends = try posix.pipe2(.{ .CLOEXEC = true, .NONBLOCK = true });
+        errdefer posix.close(ends[0]);
+        defer posix.close(ends[1]);
+        var arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
+        defer arena.deinit();
+        // A repository's own configuration must not choose a program to run here.
+        const first = [_]?[*:0]const u8{ "git", "-c", "core.fsmonitor=false" };
+        var argv: [first.len + 8:null]?[*:0]const u8 = @splat(null);
+        argv[0..first.len].* = first;
+        const words = question.words();
+        for (words, argv[first.len..][0..words.len]) |word, *slot| slot.* = word;
+        q.pid = try spawn.spawn(.{ .output = ends[1] }, .{
+            .argv = &argv,
+            .envp = try environment(arena.allocator(), q.inherited),
+            .directory = q.directory,
+            .close_others = true,
+        });
+        q.question = question;
+        q.fd = ends[0];
+        q.len = 0;
+        q.give_up_us = now + give_up_after_us;
+        q.look_us = q.give_up_us;
+    }
+
+    /// There is something to read. True when all is known that will be: then `finish`.
+    pub fn onReadable(q: *Query, now: u64) bool {
+        const n = posix.read(q.fd, q.answer[q.len..]) catch |err| {
+            if (err == error.WouldBlock) return false;
+            return q.giveUp(now);
+        };
+        q.len += n;
+        if (q.len == q.answer.len) return q.giveUp(now); // no answer of ours is that long
+        if (n > 0) return false;
+        posix.close(q.fd);
+        q.fd = -1;
+        q.look_us = now;
+        return q.tick(now);
+    }
+
+    /// The same when it was time to look.
+    pub fn tick(q: *Query, now: u64) bool {
+        if (now >= q.give_up_us) return q.giveUp(now);
+        if (now < q.look_us) return false;
+        const code = spawn.exitCode(q.pid) orelse {
+            q.look_us = now + look_every_us;
+            return false;
+        };
+        spawn.reap(q.pid);
+        return q.learn(now, code);
+    }
+
+    fn giveUp(q: *Query, now: u64) bool {
+        q.end();
+        return q.learn(now, 255);
+    }
+
+    /// Takes the answer, and asks the next question. True after the last one.
+    fn learn(q: *Query, now: u64, code: u8) bool {
+        const text = if (code == 0) std.mem.sliceTo(q.answer[0..q.len], '\n') else "";
+        const info = &q.info;
+        switch (q.question) {
+            .repo => {
+                if (text.len == 0) return true;
+                Info.set(&info.repo_buffer, &info.repo_len, text);
+            },
+            .branch => Info.set(&info.branch_buffer, &info.branch_len, text),
+            .counts => {
+                var words = std.mem.tokenizeAny(u8, text, " \t");
+                info.ahead = std.fmt.parseInt(u32, words.next() orelse "", 10) catch null;
+                info.behind = std.fmt.parseInt(u32, words.next() orelse "", 10) catch null;
+            },
+            .changes => {
+                info.changes = code != 0;
+                q.learnMain();
+                return true;
+            },
+        }
+        q.ask(now, @enumFromInt(@intFromEnum(q.question) + 1)) catch {
+            info.repo_len = 0; // half of it would mislead
+            return true;
+        };
+        return false;
+    }
+
+    fn learnMain(q: *Query) void {
+        const info = &q.info;
+        const main = mainOfWorktree(q.cwd, &q.answer);
+        info.worktree = main != null;
+        Info.set(&info.main_buffer, &info.main_len, main orelse info.repo());
+    }
+
+    /// What was found: null outside a repository.
+    pub fn found(q: *const Query) ?*const Info {
+        return if (q.info.repo_len > 0) &q.info else null;
+    }
+
+    /// Ends the git that runs.
+    pub fn end(q: *Query) void {
+        if (q.fd >= 0) posix.close(q.fd);
+        q.fd = -1;
+        // Its own group: what it runs, too. It may have ended by itself.
+        posix.kill(-q.pid, posix.SIG.KILL) catch posix.kill(q.pid, posix.SIG.KILL) catch {};
+        spawn.reap(q.pid);
+    }
+
+    /// When `tick` has something to do.
+    pub fn deadline(q: *const Query) u64 {
+        return @min(q.give_up_us, q.look_us);
     }
 };
 
@@ -88,44 +220,6 @@ pub fn isInside(cwd: []const u8) bool {
     }
 }
 
-/// Starts finding out about `cwd`, this process's own directory.
-pub fn start(job: *Job, cwd: []const u8, inherited: []const [*:0]const u8) !void {
-    const ends = try posix.pipe2(.{ .CLOEXEC = true, .NONBLOCK = true });
-    errdefer for (ends) |fd| posix.close(fd);
-    var arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
-    defer arena.deinit();
-    const envp = try environment(arena.allocator(), inherited);
-    const pid = try posix.fork();
-    if (pid == 0) {
-        enterOwnProcess(ends[1]) catch spawn.exitChild(1);
-        const info = collect(cwd, envp);
-        var rest: []const u8 = std.mem.asBytes(&info);
-        while (rest.len > 0) rest = rest[posix.write(1, rest) catch spawn.exitChild(1) ..];
-        spawn.exitChild(0);
-    }
-    posix.close(ends[1]);
-    job.pid = pid;
-    job.fd = ends[0];
-    job.received = 0;
-}
-
-/// Away from the terminal and from everything the forwarder has open: above all the pty, which
-/// must hang up when the forwarder is killed. Only the pipe stays, as standard output.
-fn enterOwnProcess(pipe: posix.fd_t) !void {
-    spawn.resetSignals();
-    try posix.setpgid(0, 0);
-    const null_fd = try posix.openZ("/dev/null", .{ .ACCMODE = .RDWR }, 0);
-    try posix.dup2(null_fd, 0);
-    try posix.dup2(null_fd, 2);
-    try posix.dup2(pipe, 1);
-    // Blocking now: the reader may be busy.
-    const flags = try posix.fcntl(1, posix.F.GETFL, 0);
-    const nonblock: u32 = @bitCast(posix.O{ .NONBLOCK = true });
-    _ = try posix.fcntl(1, posix.F.SETFL, flags & ~@as(usize, nonblock));
-    // The forwarder has opened a handful of files, and these came first.
-    for (3..64) |fd| _ = posix.system.close(@intCast(fd));
-}
-
 fn environment(
     arena: std.mem.Allocator,
     inherited: []const [*:0]const u8,
@@ -138,35 +232,8 @@ fn environment(
     return list.toOwnedSliceSentinel(arena, null);
 }
 
-/// Runs git up to four times.
-fn collect(cwd: []const u8, envp: [:null]const ?[*:0]const u8) Info {
-    var info: Info = .{};
-    var buffer: [max_output_bytes]u8 = undefined;
-    const repo = line(run(&.{ "rev-parse", "--show-toplevel" }, envp, &buffer)) orelse return info;
-    if (repo.len == 0) return info;
-    Info.set(&info.repo_buffer, &info.repo_len, repo);
-    const branch = line(run(&.{ "branch", "--show-current" }, envp, &buffer)) orelse "";
-    Info.set(&info.branch_buffer, &info.branch_len, branch);
-    const counts = run(
-        &.{ "rev-list", "--left-right", "--count", "HEAD...@{upstream}" },
-        envp,
-        &buffer,
-    );
-    if (line(counts)) |text| {
-        var words = std.mem.tokenizeAny(u8, text, " \t");
-        info.ahead = std.fmt.parseInt(u32, words.next() orelse "", 10) catch null;
-        info.behind = std.fmt.parseInt(u32, words.next() orelse "", 10) catch null;
-    }
-    const difference = run(&.{ "diff-index", "--quiet", "HEAD", "--" }, envp, &buffer);
-    info.changes = difference.code != 0;
-    const main = mainOfWorktree(cwd, &buffer);
-    info.worktree = main != null;
-    Info.set(&info.main_buffer, &info.main_len, main orelse info.repo());
-    return info;
-}
-
 /// `.git` of a worktree is a file that says where its part of the main repository is.
-fn mainOfWorktree(cwd: []const u8, buffer: *[max_output_bytes]u8) ?[]const u8 {
+fn mainOfWorktree(cwd: []const u8, buffer: *[max_answer_bytes]u8) ?[]const u8 {
     var path_buffer: [posix.PATH_MAX]u8 = undefined;
     const path = std.fmt.bufPrintZ(&path_buffer, "{s}/.git", .{cwd}) catch return null;
     const flags: posix.O = .{ .CLOEXEC = true, .NONBLOCK = true };
@@ -182,56 +249,6 @@ fn parseWorktree(text: []const u8) ?[]const u8 {
     const target = std.mem.sliceTo(text[prefix.len..], '\n');
     const end = std.mem.indexOf(u8, target, "/.git/worktrees/") orelse return null;
     return target[0..end];
-}
-
-const Outcome = struct {
-    /// 255 when git did not end in time, or could not be run.
-    code: u8,
-    output: []const u8,
-};
-
-/// The first line of a command that succeeded.
-fn line(outcome: Outcome) ?[]const u8 {
-    if (outcome.code != 0) return null;
-    return std.mem.sliceTo(outcome.output, '\n');
-}
-
-fn run(
-    words: []const [*:0]const u8,
-    envp: [:null]const ?[*:0]const u8,
-    buffer: *[max_output_bytes]u8,
-) Outcome {
-    const failed: Outcome = .{ .code = 255, .output = "" };
-    // A repository's own configuration must not choose a program to run here.
-    const first = [_]?[*:0]const u8{ "git", "-c", "core.fsmonitor=false" };
-    var argv: [first.len + 8:null]?[*:0]const u8 = @splat(null);
-    argv[0..first.len].* = first;
-    for (words, argv[first.len..][0..words.len]) |word, *slot| slot.* = word;
-    const ends = posix.pipe2(.{ .CLOEXEC = true }) catch return failed;
-    defer posix.close(ends[0]);
-    const pid = posix.fork() catch {
-        posix.close(ends[1]);
-        return failed;
-    };
-    if (pid == 0) {
-        posix.dup2(ends[1], 1) catch spawn.exitChild(255);
-        _ = spawn.exec("git", &argv, envp);
-        spawn.exitChild(255);
-    }
-    posix.close(ends[1]);
-    var len: usize = 0;
-    const in_time = while (true) {
-        var fds = [_]posix.pollfd{.{ .fd = ends[0], .events = posix.POLL.IN, .revents = 0 }};
-        if ((posix.poll(&fds, timeout_ms) catch 0) == 0) break false;
-        const n = posix.read(ends[0], buffer[len..]) catch break false;
-        if (n == 0) break true;
-        len += n;
-        if (len == buffer.len) break false; // no answer of ours is that long
-    };
-    if (!in_time) posix.kill(pid, posix.SIG.KILL) catch {}; // it ended meanwhile
-    const status = posix.waitpid(pid, 0).status;
-    if (!in_time or !posix.W.IFEXITED(status)) return failed;
-    return .{ .code = posix.W.EXITSTATUS(status), .output = buffer[0..len] };
 }
 
 const testing = std.testing;

@@ -209,7 +209,6 @@ const Run = struct {
     paths: session_files.Paths,
     size: asciicast.Size,
     command: spawn.Command,
-    cwd_fd: posix.fd_t,
     environment: []const [*:0]const u8,
     git: bool,
     home: []const u8,
@@ -234,10 +233,7 @@ const Run = struct {
                 "nobody could connect");
             return error.InvalidConfig;
         }
-        const cwd = config.cwd orelse own: {
-            var buffer: [posix.PATH_MAX]u8 = undefined;
-            break :own try arena.dupeZ(u8, posix.getcwd(&buffer) catch "/");
-        };
+        const cwd = try absolute(arena, config.cwd);
         run.options = .{
             .title_mode = config.title_mode,
             .record_input = config.record_input,
@@ -265,8 +261,19 @@ const Run = struct {
         run.command = .{
             .argv = try spawn.arguments(arena, config.argv),
             .envp = try spawn.environment(arena, run.environment, id),
+            .directory = cwd,
             .close_others = true,
         };
+    }
+
+    /// Below our own directory when it is relative.
+    fn absolute(arena: std.mem.Allocator, given: ?[]const u8) ![:0]const u8 {
+        const path = given orelse "";
+        if (path.len > 0 and path[0] == '/') return arena.dupeZ(u8, path);
+        var buffer: [posix.PATH_MAX]u8 = undefined;
+        const own = posix.getcwd(&buffer) catch "/";
+        if (path.len == 0) return arena.dupeZ(u8, own);
+        return std.fmt.allocPrintSentinel(arena, "{s}/{s}", .{ own, path }, 0);
     }
 
     /// Two that start in one millisecond, in one process too, differ.
@@ -292,9 +299,9 @@ const Run = struct {
     /// Makes the session's files and starts its command.
     fn open(run: *Run) !void {
         const flags: posix.O = .{ .DIRECTORY = true, .CLOEXEC = true };
-        run.cwd_fd = posix.open(run.session.cwd, flags, 0) catch return error.WorkingDirectory;
-        defer posix.close(run.cwd_fd);
-        run.command.directory = run.cwd_fd;
+        const cwd = posix.openZ(run.command.directory.?, flags, 0) catch
+            return error.WorkingDirectory;
+        posix.close(cwd);
         const ends = try posix.pipe2(.{ .CLOEXEC = true, .NONBLOCK = true });
         run.request_read, run.request_write = ends;
         errdefer for (ends) |fd| posix.close(fd);
@@ -327,7 +334,7 @@ const Run = struct {
                 .context = .{ .argv0 = "", .cwd = "", .home = "" },
                 .silent = true,
             },
-            .git_environment = null,
+            .git_environment = if (run.git) run.environment else null,
             .size = run.size,
             .command = run.command,
         });

@@ -66,21 +66,29 @@ fn isVariable(entry: []const u8, name: []const u8) bool {
 pub const Command = struct {
     argv: [:null]const ?[*:0]const u8,
     envp: [:null]const ?[*:0]const u8,
-    /// A descriptor of the directory to start in; null for our own.
-    directory: ?posix.fd_t = null,
+    /// The directory to start in; null for our own.
+    directory: ?[*:0]const u8 = null,
     /// Hands on nothing that is open here: a library's host has opened much that is not ours.
     close_others: bool = false,
 };
 
+/// What a command reads and writes.
+pub const Stdio = union(enum) {
+    /// A pty's slave: its terminal, and it leads a session there.
+    terminal: posix.fd_t,
+    /// Where standard output goes; it reads nothing, and leads a process group.
+    output: posix.fd_t,
+};
+
 pub const Error = error{SystemResources};
 
-/// Starts the command on the pty. What goes wrong in the child is said on its terminal, where the
+/// Starts the command. What goes wrong in the child is said on its terminal, where the
 /// user looks and the recording sees it; its exit status is then 127 or 126. Returns its pid.
 ///
 /// On Linux the child borrows our memory until it execs, as vfork's does: a large host is not
 /// copied, and no other thread's lock is copied held. Up to its exec it makes system calls only.
-pub fn spawn(slave: posix.fd_t, command: Command) Error!posix.pid_t {
-    const plan: Plan = .{ .slave = slave, .command = command };
+pub fn spawn(stdio: Stdio, command: Command) Error!posix.pid_t {
+    const plan: Plan = .{ .stdio = stdio, .command = command };
     if (!is_linux) return plan.fork();
     const allocator = std.heap.page_allocator;
     const stack = allocator.alignedAlloc(u8, .fromByteUnits(16), child_stack_bytes) catch
@@ -101,7 +109,7 @@ const child_stack_bytes = 64 * 1024;
 
 /// The child between its birth and its exec.
 const Plan = struct {
-    slave: posix.fd_t,
+    stdio: Stdio,
     command: Command,
 
     fn fork(plan: *const Plan) Error!posix.pid_t {
@@ -118,23 +126,52 @@ const Plan = struct {
     }
 
     fn run(plan: *const Plan) noreturn {
-        _ = system.setsid(); // a fresh child leads no group, so it cannot fail
-        // Where the parent has none of the first three open, this may be one of them.
-        const slave = if (plan.slave > 2) plan.slave else duplicate(plan.slave);
-        pty.makeControlling(slave) catch exitChild(exit_not_runnable);
-        for (0..3) |fd| {
-            if (errnoOf(system.dup2(slave, @intCast(fd))) != .SUCCESS) exitChild(exit_not_runnable);
+        switch (plan.stdio) {
+            .terminal => |slave| plan.takeTerminal(slave),
+            .output => |fd| plan.takeOutput(fd),
         }
         const argv = plan.command.argv;
         const name = std.mem.span(argv[0].?);
         if (plan.command.directory) |directory| {
-            const entered = errnoOf(system.fchdir(directory));
+            const entered = errnoOf(system.chdir(directory));
             if (entered != .SUCCESS) fail(exit_not_runnable, name, "cannot enter the directory");
         }
         if (plan.command.close_others) closeOthers();
         resetSignals();
         const code, const why = reason(exec(name, argv, plan.command.envp));
         fail(code, name, why);
+    }
+
+    fn takeTerminal(_: *const Plan, given: posix.fd_t) void {
+        _ = system.setsid(); // a fresh child leads no group, so it cannot fail
+        const slave = beyondStandard(given);
+        pty.makeControlling(slave) catch exitChild(exit_not_runnable);
+        for (0..3) |fd| redirect(slave, @intCast(fd));
+    }
+
+    fn takeOutput(_: *const Plan, given: posix.fd_t) void {
+        _ = system.setpgid(0, 0); // nor can this
+        const output = beyondStandard(given);
+        const flags: posix.O = .{ .ACCMODE = .RDWR };
+        const nothing = system.open("/dev/null", flags, @as(posix.mode_t, 0));
+        if (errnoOf(nothing) != .SUCCESS) exitChild(exit_not_runnable);
+        redirect(@intCast(nothing), 0);
+        redirect(@intCast(nothing), 2);
+        redirect(output, 1);
+    }
+
+    /// Where the parent has none of the first three open, what is handed on may be one of them.
+    fn beyondStandard(fd: posix.fd_t) posix.fd_t {
+        if (fd > 2) return fd;
+        const copy = system.fcntl(fd, dupfd_cloexec, @as(usize, 3));
+        if (errnoOf(copy) != .SUCCESS) exitChild(exit_not_runnable);
+        return @intCast(copy);
+    }
+
+    const dupfd_cloexec = if (is_linux) 1030 else 67; // <fcntl.h>
+
+    fn redirect(from: posix.fd_t, to: posix.fd_t) void {
+        if (errnoOf(system.dup2(from, to)) != .SUCCESS) exitChild(exit_not_runnable);
     }
 
     fn reason(err: posix.E) struct { u8, []const u8 } {
@@ -156,14 +193,6 @@ const Plan = struct {
             if (errnoOf(system.write(2, piece.ptr, piece.len)) != .SUCCESS) break;
         }
         exitChild(code);
-    }
-
-    const dupfd_cloexec = if (is_linux) 1030 else 67; // <fcntl.h>
-
-    fn duplicate(fd: posix.fd_t) posix.fd_t {
-        const copy = system.fcntl(fd, dupfd_cloexec, @as(usize, 3));
-        if (errnoOf(copy) != .SUCCESS) exitChild(exit_not_runnable);
-        return @intCast(copy);
     }
 };
 
@@ -301,7 +330,7 @@ test "the environment keeps all but the session's own variables" {
 fn exitCodeOf(argv: [:null]const ?[*:0]const u8, output: []u8) !struct { u8, []u8 } {
     const pair: pty.Pty = try .open(.{ .cols = 80, .rows = 24 });
     defer posix.close(pair.master);
-    const pid = try spawn(pair.slave, .{
+    const pid = try spawn(.{ .terminal = pair.slave }, .{
         .argv = argv,
         .envp = &[_:null]?[*:0]const u8{"PATH=/nowhere:/bin:/etc"},
     });
@@ -317,7 +346,7 @@ test "the exit code is known before the zombie is reaped" {
         const pair: pty.Pty = try .open(.{ .cols = 80, .rows = 24 });
         defer posix.close(pair.master);
         const argv = [_:null]?[*:0]const u8{ "/bin/sh", "-c", "read x; " ++ case[0] };
-        const pid = try spawn(pair.slave, .{ .argv = &argv, .envp = &[_:null]?[*:0]const u8{} });
+        const pid = try spawn(.{ .terminal = pair.slave }, .{ .argv = &argv, .envp = &[_:null]?[*:0]const u8{} });
         posix.close(pair.slave);
         try testing.expectEqual(null, exitCode(pid));
         _ = try posix.write(pair.master, "\n");

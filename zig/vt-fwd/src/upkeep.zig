@@ -21,10 +21,10 @@ pub const Upkeep = struct {
     name_changed: bool,
     saved_clear_offset: u64,
     saved_us: u64,
-    git_job: ?*git.Job,
-    git_storage: git.Job,
+    git: git.Query,
+    asks_git: bool,
 
-    /// In place: `git_storage` is large, and untouched pages of it cost nothing.
+    /// In place: `git` is large, and untouched pages of it cost nothing.
     pub fn init(
         u: *Upkeep,
         it: *session.Session,
@@ -37,7 +37,7 @@ pub const Upkeep = struct {
         u.name_changed = false;
         u.saved_clear_offset = 0;
         u.saved_us = 0;
-        u.git_job = null;
+        u.asks_git = false;
     }
 
     /// The command runs as process `child`; `staged` is the session.json that says "starting".
@@ -66,20 +66,36 @@ pub const Upkeep = struct {
         try u.directory.publish(running);
     }
 
-    pub fn startGit(u: *Upkeep, inherited: []const [*:0]const u8) void {
-        git.start(&u.git_storage, u.session.cwd, inherited) catch |err| {
-            u.log.print(.warn, "cannot look for git: {s}", .{@errorName(err)});
+    /// Finds out what git says of the session's directory, as `spawn.Command` has it.
+    pub fn askGit(
+        u: *Upkeep,
+        now: u64,
+        directory: ?[*:0]const u8,
+        inherited: []const [*:0]const u8,
+    ) void {
+        u.git.start(now, u.session.cwd, directory, inherited) catch |err| {
+            u.log.print(.warn, "cannot ask git: {s}", .{@errorName(err)});
             return;
         };
-        u.git_job = &u.git_storage;
+        u.asks_git = true;
     }
 
-    /// What git has found out so far.
-    pub fn onGit(u: *Upkeep) void {
-        const job = u.git_job orelse return;
-        if (!job.receive()) return;
-        u.git_job = null;
-        const info = job.finish() orelse return;
+    /// Where git's answer comes from, or -1.
+    pub fn gitFd(u: *const Upkeep) posix.fd_t {
+        return if (u.asks_git) u.git.fd else -1;
+    }
+
+    pub fn onGit(u: *Upkeep, now: u64) void {
+        if (u.git.onReadable(now)) u.takeGit();
+    }
+
+    pub fn tickGit(u: *Upkeep, now: u64) void {
+        if (u.asks_git and u.git.tick(now)) u.takeGit();
+    }
+
+    fn takeGit(u: *Upkeep) void {
+        u.asks_git = false;
+        const info = u.git.found() orelse return;
         u.session.git = info.*;
         u.save(&u.session.gitFields());
     }
@@ -96,8 +112,10 @@ pub const Upkeep = struct {
 
     /// The moment at which the next `tick` has something to do.
     pub fn deadline(u: *const Upkeep, clear_offset: u64) u64 {
-        if (!u.isUnsaved(clear_offset)) return u.watch.next_us;
-        return @min(u.watch.next_us, u.saved_us + save_every_us);
+        const never = std.math.maxInt(u64);
+        const save_us = if (u.isUnsaved(clear_offset)) u.saved_us + save_every_us else never;
+        const git_us = if (u.asks_git) u.git.deadline() else never;
+        return @min(u.watch.next_us, save_us, git_us);
     }
 
     pub fn saveName(u: *Upkeep) void {
@@ -124,8 +142,8 @@ pub const Upkeep = struct {
 
     /// The last word.
     pub fn ended(u: *Upkeep, code: u8, clear_offset: u64) void {
-        if (u.git_job) |job| _ = job.finish();
-        u.git_job = null;
+        if (u.asks_git) u.git.end();
+        u.asks_git = false;
         u.saveName();
         u.session.status = .exited;
         u.session.exit_code = code;

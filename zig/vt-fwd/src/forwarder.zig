@@ -593,12 +593,12 @@ pub const Forwarder = struct {
             f.recorder.output(now, f.filtered[0..held]);
         }
         f.recorder.endOutput(now);
-        posix.close(f.master); // and session.json has a descriptor to be written with
+        closeOnce(&f.master); // and session.json has a descriptor to be written with
         f.recorder.flush();
         f.upkeep.ended(code, f.recorder.clear_offset);
         f.recorder.exit(code, id);
         spawn.reap(f.child);
-        if (f.child_fd >= 0) posix.close(f.child_fd);
+        closeOnce(&f.child_fd);
         f.upkeep.directory.unlinkSocket();
         f.server.deinit();
         raw_mode.restore();
@@ -610,9 +610,14 @@ pub const Forwarder = struct {
     /// In the child of a host that forked: the session is its parent's, and nothing of it may stay
     /// open here. The files are as they were.
     pub fn closeAll(f: *Forwarder) void {
-        posix.close(f.master);
-        if (f.child_fd >= 0) posix.close(f.child_fd);
+        closeOnce(&f.master);
+        closeOnce(&f.child_fd);
         if (f.upkeep.gitFd() >= 0) posix.close(f.upkeep.gitFd());
         f.server.deinit();
     }
 };
+
+fn closeOnce(fd: *posix.fd_t) void {
+    if (fd.* >= 0) posix.close(fd.*);
+    fd.* = -1;
+}

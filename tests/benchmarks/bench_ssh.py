@@ -122,9 +122,10 @@ def push_rate(server: object, work: Path, source: Path) -> float:
 
 
 def receiver(forge: Forge) -> Path:
-    """An empty repository that keeps what is pushed as one pack."""
+    """An empty repository that keeps what is pushed as one pack, and waits for no disk."""
     bare = forge.repository("alice/receiver", empty=True)
     forge.git("config", "receive.unpackLimit", "1", cwd=bare)
+    forge.git("config", "core.fsync", "none", cwd=bare)
     return bare
 
 

@@ -1,8 +1,8 @@
 """The executable plue-ssh: serves, reads its keys again on SIGHUP, ends well, and under valgrind.
 
 PLUE_SSH_VALGRIND=100 runs it under valgrind while that many clients are killed at random moments;
-PLUE_SSH_PROGRAM names a Debug build for it (zig build -Doptimize=Debug -Dcpu=baseline in zig/ssh):
-in optimised code valgrind takes branches on both halves of an optional for errors.
+PLUE_SSH_PROGRAM names a program for it that knows of valgrind (zig build -Dvalgrind
+-Doptimize=ReleaseSafe in zig/ssh): without, Zig reads strings in vectors, beyond their ends.
 """
 
 from __future__ import annotations

@@ -173,6 +173,31 @@ def test_stalled_connections_hold_nobody_up(forge: Forge):
             peer.close()
 
 
+def processor_s(server: Server) -> float:
+    """Processor time that the server itself has used."""
+    fields = Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_out_of_descriptors_the_server_waits_and_recovers(forge: Forge):
+    prefix = ("sh", "-c", 'ulimit -n 60 && exec "$@"', "sh")
+    with serve(forge, prefix=prefix, login_grace_s=20) as own:
+        descriptors = own.descriptors()
+        peers = [socket.create_connection(("127.0.0.1", own.port)) for _ in range(120)]
+        deadline = time.monotonic() + 10
+        while own.descriptors() < 55:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        before = processor_s(own)
+        time.sleep(2)
+        assert processor_s(own) - before < 0.5, "it spins"
+        for peer in peers:
+            peer.close()
+        at_rest(own, descriptors)
+        client = Client(own)
+        assert client.git("ls-remote", client.url("alice/project"))
+
+
 def test_beyond_the_limit_of_strangers_friends_still_log_in_later(forge: Forge):
     with serve(forge, max_unauthenticated_per_ip=5, login_grace_s=2) as own:
         peers = [socket.create_connection(("127.0.0.1", own.port)) for _ in range(9)]

@@ -199,6 +199,18 @@ def test_events_and_counters(start, forge, caplog):
     assert after["bytes_out_total"] > before["bytes_out_total"]
 
 
+def test_an_event_queue_of_none_keeps_no_event(start, forge, caplog):
+    caplog.set_level(logging.DEBUG, "pyplue.ssh")
+    server, client = start(
+        keys={"alice": Principal([forge.keys["alice"].line], ["read *"])}, event_queue=0
+    )
+    before = server.counters()["events_dropped_total"]
+    assert read(client)
+    server.stop()
+    assert not [record for record in caplog.records if hasattr(record, "event")]
+    assert server.counters()["events_dropped_total"] > before
+
+
 def test_start_stop_and_start_again(forge):
     server = GitServer(
         forge.repositories,

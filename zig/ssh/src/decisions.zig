@@ -10,7 +10,7 @@ const public_key = @import("public_key.zig");
 const Principal = key_table.Principal;
 const Counters = events_module.Counters;
 
-/// Generation-tagged: an id is never answered twice. 0 is no id.
+/// Counted up from 1, so that an answer which comes very late cannot meet another question.
 pub const Id = u32;
 
 pub const Route = enum { callback, queue };
@@ -73,11 +73,11 @@ pub const Decisions = struct {
 
     mutex: std.Thread.Mutex = .{},
     work: std.Thread.Condition = .{},
-    slots: std.ArrayListUnmanaged(Slot) = .empty,
-    free_slots: std.ArrayListUnmanaged(u16) = .empty,
+    /// What waits for an answer.
+    open: std.AutoArrayHashMapUnmanaged(Id, Open) = .empty,
+    last_id: Id = 0,
     /// Ids that nobody has taken yet. Some may have been cancelled since.
     waiting: [2]Waiting = .{ .{}, .{} },
-    pending: u32 = 0,
     closing: bool = false,
 
     const Waiting = struct {
@@ -98,11 +98,6 @@ pub const Decisions = struct {
         }
     };
 
-    const Slot = struct {
-        generation: u16,
-        open: ?Open,
-    };
-
     const Open = struct {
         mailbox: Mailbox,
         token: u64,
@@ -118,11 +113,8 @@ pub const Decisions = struct {
     };
 
     pub fn deinit(decisions: *Decisions) void {
-        for (decisions.slots.items) |slot| {
-            if (slot.open) |open| decisions.allocator.free(open.text);
-        }
-        decisions.slots.deinit(decisions.allocator);
-        decisions.free_slots.deinit(decisions.allocator);
+        for (decisions.open.values()) |open| decisions.allocator.free(open.text);
+        decisions.open.deinit(decisions.allocator);
         for (&decisions.waiting) |*waiting| waiting.ids.deinit(decisions.allocator);
     }
 
@@ -134,27 +126,23 @@ pub const Decisions = struct {
         mailbox: Mailbox,
         token: u64,
     ) AskError!Id {
-        var open = try decisions.copy(question, mailbox, token);
+        const open = try decisions.copy(question, mailbox, token);
         errdefer decisions.allocator.free(open.text);
         const id = id: {
             decisions.mutex.lock();
             defer decisions.mutex.unlock();
-            if (decisions.closing or decisions.pending >= decisions.pending_max) {
-                return error.QueueFull;
-            }
+            const is_full = decisions.open.count() >= decisions.pending_max;
+            if (decisions.closing or is_full) return error.QueueFull;
             const waiting = &decisions.waiting[@intFromEnum(route)];
             if (waiting.ids.items.len > 2 * decisions.pending_max + 64) decisions.sweep(waiting);
             try waiting.ids.ensureUnusedCapacity(decisions.allocator, 1);
-            const index = try decisions.takeSlot();
-            const slot = &decisions.slots.items[index];
-            slot.open = open;
-            const id = makeId(index, slot.generation);
+            try decisions.open.ensureUnusedCapacity(decisions.allocator, 1);
+            const id = decisions.nextId();
+            decisions.open.putAssumeCapacityNoClobber(id, open);
             waiting.ids.appendAssumeCapacity(id);
-            decisions.pending += 1;
             if (route == .callback) decisions.work.signal();
             break :id id;
         };
-        open = undefined; // the slot owns it now
         Counters.add(&decisions.counters.decisions_total, 1);
         if (route == .queue) {
             if (decisions.callbacks.notify.load(.acquire)) |notify| notify();
@@ -166,7 +154,7 @@ pub const Decisions = struct {
     fn sweep(decisions: *Decisions, waiting: *Waiting) void {
         var kept: usize = 0;
         for (waiting.ids.items[waiting.taken..]) |id| {
-            if (decisions.find(id) == null) continue;
+            if (!decisions.open.contains(id)) continue;
             waiting.ids.items[kept] = id;
             kept += 1;
         }
@@ -201,14 +189,12 @@ pub const Decisions = struct {
         };
     }
 
-    fn takeSlot(decisions: *Decisions) !u16 {
-        if (decisions.free_slots.pop()) |index| return index;
-        const index = decisions.slots.items.len;
-        if (index > std.math.maxInt(u16)) return error.QueueFull;
-        // Room for every slot to become free, so that giving one back cannot fail.
-        try decisions.free_slots.ensureTotalCapacity(decisions.allocator, index + 1);
-        try decisions.slots.append(decisions.allocator, .{ .generation = 1, .open = null });
-        return @intCast(index);
+    fn nextId(decisions: *Decisions) Id {
+        while (true) {
+            decisions.last_id +%= 1;
+            if (decisions.last_id == 0) continue; // no id
+            if (!decisions.open.contains(decisions.last_id)) return decisions.last_id;
+        }
     }
 
     /// Forgets a question. true: no answer has come and none will.
@@ -222,25 +208,8 @@ pub const Decisions = struct {
     fn close(decisions: *Decisions, id: Id) ?Open {
         decisions.mutex.lock();
         defer decisions.mutex.unlock();
-        const slot = decisions.find(id) orelse return null;
-        const open = slot.open.?;
-        slot.open = null;
-        slot.generation = if (slot.generation == std.math.maxInt(u16)) 1 else slot.generation + 1;
-        decisions.free_slots.appendAssumeCapacity(@truncate(id));
-        decisions.pending -= 1;
-        return open;
-    }
-
-    fn find(decisions: *Decisions, id: Id) ?*Slot {
-        const index: u16 = @truncate(id);
-        if (index >= decisions.slots.items.len) return null;
-        const slot = &decisions.slots.items[index];
-        if (slot.open == null or slot.generation != id >> 16) return null;
-        return slot;
-    }
-
-    fn makeId(index: u16, generation: u16) Id {
-        return @as(Id, generation) << 16 | index;
+        const entry = decisions.open.fetchSwapRemove(id) orelse return null;
+        return entry.value;
     }
 
     pub const ReplyError = error{ UnknownId, BadPrincipal };
@@ -275,10 +244,10 @@ pub const Decisions = struct {
         decisions.mutex.lock();
         defer decisions.mutex.unlock();
         while (decisions.waiting[@intFromEnum(Route.queue)].pop()) |id| {
-            const slot = decisions.find(id) orelse continue; // cancelled
+            const open = decisions.open.getPtr(id) orelse continue; // cancelled
             var writer = std.Io.Writer.fixed(out[0 .. out.len - 1]);
             // The longest path, key and principal, all escaped, fit in a record.
-            writeRecord(&writer, id, &slot.open.?) catch continue;
+            writeRecord(&writer, id, open) catch continue;
             out[writer.end] = 0;
             return .{ id, writer.end };
         }
@@ -313,7 +282,7 @@ pub const Decisions = struct {
     pub fn pendingCount(decisions: *Decisions) u32 {
         decisions.mutex.lock();
         defer decisions.mutex.unlock();
-        return decisions.pending;
+        return @intCast(decisions.open.count());
     }
 
     /// No more questions; callback threads return when they have ended what they do.
@@ -389,8 +358,7 @@ pub const Decisions = struct {
                 decisions.work.wait(&decisions.mutex);
                 continue;
             };
-            const slot = decisions.find(id) orelse continue; // cancelled
-            const open = &slot.open.?;
+            const open = decisions.open.getPtr(id) orelse continue; // cancelled
             // A copy: the asker may cancel while the callback runs. Without memory the question
             // stays open until its deadline, which is a no.
             const text = decisions.allocator.dupe(u8, open.text) catch continue;
@@ -476,8 +444,8 @@ test "a cancelled question is neither seen nor answered" {
     var box: TestBox = .{};
     const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
     for (0..500) |round| {
-        // Soon the generations start again from 1.
-        if (round == 1) decisions.slots.items[0].generation = std.math.maxInt(u16) - 9;
+        // Soon the ids start again from 1.
+        if (round == 1) decisions.last_id = std.math.maxInt(Id) - 9;
         const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
         try testing.expectError(
             error.QueueFull,
@@ -492,6 +460,26 @@ test "a cancelled question is neither seen nor answered" {
     var out: [events_module.record_max]u8 = undefined;
     try testing.expectEqual(null, decisions.next(&out));
     try testing.expectEqual(0, box.count);
+}
+
+test "an answer that comes very late meets no other question" {
+    const callbacks: Callbacks = .{};
+    var counters: Counters = .{};
+    var decisions: Decisions = .{
+        .allocator = testing.allocator,
+        .callbacks = &callbacks,
+        .counters = &counters,
+    };
+    defer decisions.deinit();
+    var box: TestBox = .{};
+    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
+    const first = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
+    try testing.expect(decisions.cancel(first));
+    for (0..std.math.maxInt(u16) + 10) |_| {
+        const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
+        try testing.expectError(error.UnknownId, decisions.reply(first, true, "mallory"));
+        try testing.expect(decisions.cancel(id));
+    }
 }
 
 test "callback threads answer, and the plan's boolean callback gets the base64" {

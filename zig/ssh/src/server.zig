@@ -98,6 +98,7 @@ pub const Server = struct {
             .loops = &.{},
             .callback_threads = &.{},
         };
+        options.events.capacity.store(config.event_queue, .monotonic);
         errdefer server.destroy();
         try server.openRoot(reason);
         try server.findGit(reason);

@@ -16,6 +16,7 @@ lists them, `Session.open(id)` takes one up. `python -m pyplue.vt` does the same
 
 from __future__ import annotations
 
+from pyplue.vt.block import BlockRecording
 from pyplue.vt.cast import CastReader, Event
 from pyplue.vt.errors import (
     CastError,
@@ -36,12 +37,14 @@ from pyplue.vt.events import Events
 from pyplue.vt.info import SessionInfo
 from pyplue.vt.keys import KEYS
 from pyplue.vt.printable import printable
+from pyplue.vt.recorder import record
 from pyplue.vt.screen import Screen
 from pyplue.vt.session import Session, sessions
 from pyplue.vt.spawn import spawn
 
 __all__ = [
     "KEYS",
+    "BlockRecording",
     "CastError",
     "CastReader",
     "Event",
@@ -62,6 +65,7 @@ __all__ = [
     "VtError",
     "WaitTimeoutError",
     "printable",
+    "record",
     "sessions",
     "spawn",
 ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # How often a growing file is looked at: soon after something came, and later.
 _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.002, 0.05
 # The exit line follows "exited" in session.json at once; a recording without one ends after this.
-_EXIT_LINE_S = 0.5
+_EXIT_LINE_S = 1.0
 
 
 class Events:

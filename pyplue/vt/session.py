@@ -36,6 +36,8 @@ _FIRST_LOOK_S, _LAST_LOOK_S = 0.001, 0.03
 # How long the exit line may follow "exited" in session.json.
 _EXIT_LINE_S = 1.0
 _END_BYTES = 512
+# A session whose process has gone, and whose forwarder does not say how, is lost after this.
+_LOST_S = 1.0
 
 
 class Session:
@@ -220,17 +222,23 @@ class Session:
             return self._wait_screen(wanted, end)
         if quiet is not None:
             return self._wait_quiet(quiet, end)
-        info = self.info
+        return self._wait_exit(end)
+
+    def _wait_exit(self, end: float | None) -> int:
+        gone_since: float | None = None
         for _ in self._looks(end, lambda: f"the end of session {self.id}"):
             info = self.info
+            if info.exit_code is not None:
+                self._wait_exit_line()
+                return info.exit_code
             if not info.running:
-                break
-        if info.exit_code is None:
-            raise SessionLostError(
-                f"the forwarder of session {self.id} was killed: nobody knows the exit code"
-            )
-        self._wait_exit_line()
-        return info.exit_code
+                # VibeTunnel's server says how it ended a moment after the process has gone.
+                gone_since = gone_since or time.monotonic()
+                if time.monotonic() - gone_since > _LOST_S:
+                    break
+        raise SessionLostError(
+            f"the forwarder of session {self.id} was killed: nobody knows the exit code"
+        )
 
     def _wait_screen(self, wanted: str | re.Pattern[str], end: float | None) -> str | re.Match[str]:
         pattern = wanted if isinstance(wanted, re.Pattern) else re.compile(re.escape(wanted))

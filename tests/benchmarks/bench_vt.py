@@ -28,6 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import bench_vt_python
+
 HERE = Path(__file__).resolve().parent
 NODE_CLI = HERE.parent / "interop/vibetunnel/node_modules/vibetunnel/dist/vibetunnel-cli"
 TEXT_MB = int(os.environ.get("VT_BENCH_MB", "50"))
@@ -372,3 +374,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    bench_vt_python.main()

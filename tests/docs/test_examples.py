@@ -6,9 +6,11 @@ not run, except that each `./dev` command in it must be one that ./dev knows.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -45,7 +47,12 @@ def ids(example: Example) -> str:
 
 
 def run(command: list[str | Path], cwd: Path) -> None:
-    answer = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+    # Terminal sessions in a directory of their own, with a path short enough for sockets.
+    with tempfile.TemporaryDirectory(prefix="vt.", dir="/tmp") as sessions:
+        environment = {**os.environ, "VIBETUNNEL_CONTROL_DIR": sessions}
+        answer = subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120
+        )
     assert answer.returncode == 0, answer.stdout + answer.stderr
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import shlex
 import shutil
-import sqlite3
 import subprocess
 import sysconfig
 import tempfile
@@ -132,24 +131,20 @@ def limits() -> str:
 
 
 def git_over_ssh() -> str:
-    """Serves a repository whose keys are in SQLite; the real git pushes to it and clones it."""
+    """Serves a repository of an SQLite store; the real git pushes to it and clones it."""
+    from pyplue.ssh.store import Store  # needs pyplue[ssh]
+
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", root / "key"], check=True
         )
-        database = sqlite3.connect(root / "forge.sqlite", check_same_thread=False)
-        database.execute("CREATE TABLE ssh_keys (user TEXT, public_key TEXT UNIQUE)")
-        line = " ".join((root / "key.pub").read_text().split()[:2])
-        database.execute("INSERT INTO ssh_keys VALUES ('alice', ?)", (line,))
-
-        def authenticate(user: str, public_key: str) -> str | None:
-            query = "SELECT user FROM ssh_keys WHERE public_key = ?"
-            row = database.execute(query, (public_key,)).fetchone()
-            return row[0] if row else None
-
-        def authorize(principal: str, repository: str, write: bool) -> bool:
-            return repository.startswith(f"{principal}/")
+        store = Store(root / "forge.sqlite", root / "repositories")
+        for name in ("alice", "bob"):
+            store.users.add(name)
+        store.keys.add("alice", (root / "key.pub").read_text())
+        store.repositories.create("alice/project")
+        store.repositories.create("bob/secret")
 
         ssh = f"ssh -F none -i {root}/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no"
         ssh += f" -o UserKnownHostsFile={root}/known_hosts -o BatchMode=yes -o LogLevel=ERROR"
@@ -162,25 +157,18 @@ def git_over_ssh() -> str:
             return time.perf_counter() - start
 
         size = 16 << 20
-        git("init", "-q", "--bare", root / "repositories" / "alice" / "project.git")
         git("init", "-q", root / "work")
         (root / "work" / "large.bin").write_bytes(os.urandom(size))
         git("-C", root / "work", "add", "-A")
         git("-C", root / "work", "commit", "-q", "-m", "First")
         with GitServer(
-            root / "repositories",
-            port=0,
-            host_key=root / "host_key",
-            authenticate=authenticate,
-            authorize=authorize,
+            store.repositories.root, store=store, port=0, host_key=root / "host_key"
         ) as server:
             address = f"ssh://git@127.0.0.1:{server.port}"
             pushed_s = git(
                 "-C", root / "work", "push", "-q", f"{address}/alice/project", "HEAD:main"
             )
-            cloned_s = git(
-                "clone", "-q", "-b", "main", f"{address}/alice/project.git", root / "again"
-            )
+            cloned_s = git("clone", "-q", f"{address}/alice/project.git", root / "again")
             refused = subprocess.run(
                 ["git", "clone", f"{address}/bob/secret", root / "no"],
                 env=environment,
@@ -194,7 +182,8 @@ def git_over_ssh() -> str:
             raise RuntimeError("somebody else's repository was given away")
     return (
         f"the real git pushed {size >> 20} MB in {pushed_s:.1f} s and cloned them in"
-        f" {cloned_s:.1f} s, with keys from SQLite; another's repository was refused"
+        f" {cloned_s:.1f} s, with users and keys from SQLite; another's repository was"
+        " refused"
     )
 
 

@@ -177,14 +177,14 @@ def _fields(blob: bytes) -> list[bytes]:
 
 def _split_options(line: str) -> tuple[str, str]:
     """Options are what precedes the type; most lines have none."""
-    first = line.split(None, 1)[0]
-    if first in TYPES or "-cert-v0" in first or first.startswith("ssh-ds"):
-        return "", line
-    found = _OPTIONS.fullmatch(line)
-    known = (*TYPES, "ssh-dss")
-    if found and (found[2].split(None, 1) or [""])[0] in known:
-        return found[1], found[2]
-    return "", line
+    found = None if names_type(line) else _OPTIONS.fullmatch(line)
+    return (found[1], found[2]) if found and names_type(found[2]) else ("", line)
+
+
+def names_type(line: str) -> bool:
+    """Whether the first word is a type of key, good or not."""
+    first = (line.split(None, 1) or [""])[0]
+    return first in TYPES or first in ("ssh-dss", "ssh-dsa") or "-cert-v0" in first
 
 
 def _check_options(options: str) -> str:

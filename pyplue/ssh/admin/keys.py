@@ -11,7 +11,7 @@ from pyplue.ssh.admin.parser import Answer, Commands, UsageError, add_command, a
 from pyplue.ssh.admin.state import state_of
 from pyplue.ssh.admin.text import plain, table
 from pyplue.ssh.errors import SshError, SshRefusedError
-from pyplue.ssh.public_keys import TEXT_MAX, TYPES, KeyLine, read_keys
+from pyplue.ssh.public_keys import TEXT_MAX, KeyLine, names_type, read_keys
 
 _ADD_EPILOG = """\
 KEY is a file (.pub or authorized_keys), - for standard input, or the key itself:
@@ -103,7 +103,7 @@ def _text(words: Sequence[str], from_file: str | None) -> str:
         raise UsageError("give the key itself, a file, - for standard input, or --from-file FILE")
     if from_file:
         return _file(from_file)
-    if words[0] in TYPES:
+    if names_type(words[0]):
         return " ".join(words)
     return "\n".join(map(_word, words))
 

@@ -14,6 +14,13 @@ A running server follows the database, whoever changes it: a removed key or a lo
 counts within a second, for new connections and for the next command of running ones.
 """
 
+try:
+    import sqlalchemy  # noqa: F401
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "SQLAlchemy is not installed: pip install 'pyplue[ssh]'", name="SQLAlchemy"
+    ) from None
+
 from pyplue.ssh.store.access import Grant
 from pyplue.ssh.store.keys import Key
 from pyplue.ssh.store.repositories import Repository

@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -157,13 +158,18 @@ def test_anothers_forwarder_gets_no_option_that_was_not_asked_for(home: Home) ->
 def test_the_commands_environment_is_what_vt_was_given(home: Home) -> None:
     names = ["file", "found", "link", "text", "word", "why", "here", "PS4", "_x"]
     given = dict.fromkeys(names, "mine") | {"VIBETUNNEL_FWD_STARTED_FILE": "/nowhere"}
+    # Names that a shell cannot have, and values that a careless one would run.
+    given |= {"A.B": "it's\n'quoted'\n$(touch pwned)\n", "x-y": "", "1": "a=b", "é": "\n'"}
+    given |= {"BASH_FUNC_f%%": "() {  echo f;\nA=1\n}"}
     done = home.run("env", "-0", env=given)
     seen = dict(item.split("=", 1) for item in done.out.decode().split("\0") if item)
     for name in ("PWD", "OLDPWD", "SHLVL", "_"):  # of any sh
         seen.pop(name, None)
     expected = {**home.env, **given, "VIBETUNNEL_SESSION_ID": home.last.id}
     del expected["VIBETUNNEL_FWD_STARTED_FILE"]
+    seen = {name: value.replace("\r\n", "\n") for name, value in seen.items()}  # a terminal's
     assert seen == expected
+    assert os.listdir(home.work) == []
 
 
 @pytest.mark.parametrize("sh", ["dash", "bash", "bash --posix", "ksh", "zsh --emulate sh"])
@@ -328,9 +334,10 @@ def test_a_path_where_nothing_is_does_not_become_nodes_shell_text(
 
 def test_interrupted_while_it_asks_the_forwarder(home: Home) -> None:
     """The `home` fixture looks for what is left in TMPDIR."""
-    native = script(home.path / "native-fwd", '#!/bin/sh\n: >"$HOME/asked"\nsleep 30\n')
+    native = script(home.path / "native-fwd", '#!/bin/sh\n: >"$HOME/asked"\nexec sleep 30\n')
     terminal = home.terminal("true", env={"VIBETUNNEL_FWD_BIN": str(native)})
     eventually((home.path / "asked").exists)
+    time.sleep(0.1)  # sh may lose a signal while it starts something
     terminal.send(b"\x03")
     assert terminal.wait(5) == 130
     assert lines(home.path / "node") == []
@@ -338,9 +345,10 @@ def test_interrupted_while_it_asks_the_forwarder(home: Home) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(15, 143), (1, 129)])
 def test_ended_while_it_asks_the_forwarder(home: Home, number: int, code: int) -> None:
-    native = script(home.path / "native-fwd", '#!/bin/sh\n: >"$HOME/asked"\nsleep 30\n')
+    native = script(home.path / "native-fwd", '#!/bin/sh\n: >"$HOME/asked"\nexec sleep 30\n')
     terminal = home.terminal("true", env={"VIBETUNNEL_FWD_BIN": str(native)})
     eventually((home.path / "asked").exists)
+    time.sleep(0.1)  # sh may lose a signal while it starts something
     os.killpg(terminal.pid, number)
     assert terminal.wait(5) == code
     assert lines(home.path / "node") == []

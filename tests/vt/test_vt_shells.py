@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -285,6 +286,16 @@ def running(session: int, name: str, states: str = "RSDT") -> bool:
 def test_bash_without_a_bashrc_has_the_aliases_of_a_login_shell(home: Home, need) -> None:
     (home.path / ".bashrc").rename(home.path / ".bash_profile")
     assert home.run("seven", env=through(need, "bash")).code == 7
+
+
+def test_a_function_that_bash_exports(home: Home, need) -> None:
+    text = f"""deploy() {{ "$HOME/show" deployed "$@"; }}; export -f deploy
+        "{home.command[0]}" --session-id x deploy "it's here"; exit $?"""
+    done = subprocess.run(
+        [need("bash"), "-c", text], env={**home.env, **through(need, "bash")}, cwd=home.work
+    )
+    assert done.returncode == 0
+    assert shown(home) == [b"deployed", b"it's here"]
 
 
 def test_zsh_without_any_file_of_its_own_asks_nothing(home: Home, need) -> None:

@@ -252,6 +252,7 @@ vt = Library(
         "vt_fwd_stop": Signature(("u32",), "i32"),
         "vt_fwd_kill": Signature(("u32", "u32"), "i32"),
         "vt_fwd_close": Signature(("u32",), "bool"),
+        "vt_fwd_shutdown": _waiting(),
         "vt_fwd_running": _waiting(returns="u32"),
         "vt_fwd_frame_encode": Signature(("u32", *_BYTES, *_BYTES), "i64"),
         "vt_fwd_decoder_create": Signature((), "u32"),

@@ -10,19 +10,19 @@
  * one that was closed or made up is VT_FWD_ERROR_NO_HANDLE. No argument makes the library crash, as
  * long as each pointer is null or points to what its comment says.
  *
- * Text: `const char *` is NUL-terminated. A pointer with a length may hold any bytes; it may be null
- * where the length is 0.
+ * Text: `const char *` is NUL-terminated. A pointer with a length may hold any bytes; it may be
+ * null where the length is 0.
  *
  * Results: a function with `out` and `out_cap` returns the length of its result. Where that does
  * not fit it writes nothing, changes nothing and returns VT_FWD_ERROR_BUFFER_TOO_SMALL;
  * vt_fwd_needed() then says how many bytes would do. `out` may not overlap the input.
  *
- * The process it runs in: no signal handler, umask, working directory or environment is changed,
- * and no signal is raised. Each session has one thread, which takes no signals. After fork() the
- * child has no handles: all sessions, decoders, recordings and filters are the parent's. A process
- * that calls exit() or returns from main ends its sessions first (SIGHUP, after a second SIGKILL); one
- * that is killed leaves session.json as a killed vibetunnel-fwd does: the terminal hangs up, and
- * readers see that the process is gone. Do not unload the library while sessions run.
+ * The process it runs in: no signal handler, umask, working directory or environment is changed.
+ * Each session has one thread, which takes no signals. After fork() the child has no handles: all
+ * sessions, decoders, recordings and filters are the parent's. A process that calls exit() or
+ * returns from main ends its sessions first (see vt_fwd_shutdown); one that is killed leaves
+ * session.json as a killed vibetunnel-fwd does: the terminal hangs up, and readers see that the
+ * process is gone. Do not unload the library while sessions run.
  */
 #ifndef VT_FWD_H
 #define VT_FWD_H
@@ -120,8 +120,8 @@ int32_t vt_fwd_session_pid(uint32_t session);
    stands for a code that this process's owner took away, by ignoring SIGCHLD or waiting for any
    child. */
 int32_t vt_fwd_wait(uint32_t session, int64_t timeout_ms);
-/* Asks the command to end: SIGTERM, after three seconds SIGKILL. The second call is SIGKILL at once.
-   0 also when it has ended. */
+/* Asks the command to end: SIGTERM, after three seconds SIGKILL. The second call is SIGKILL at
+   once. 0 also when it has ended. */
 int32_t vt_fwd_stop(uint32_t session);
 /* Sends signal 1 to 64 to the command's process group. 0 also when it has ended. */
 int32_t vt_fwd_kill(uint32_t session, uint32_t signal);
@@ -129,6 +129,9 @@ int32_t vt_fwd_kill(uint32_t session, uint32_t signal);
 bool vt_fwd_close(uint32_t session);
 /* Sessions of this process that run, closed handles included. */
 uint32_t vt_fwd_running(void);
+/* What exit() does, for hosts whose own exit skips it (Bun's does): ends all sessions, SIGHUP first
+   and SIGKILL a second later, and waits two seconds at most. Nothing can be started afterwards. */
+void vt_fwd_shutdown(void);
 
 /* ---- frames: what a session's socket carries -------------------------------------------- */
 
@@ -150,9 +153,9 @@ typedef struct vt_fwd_frame {
 /* A decoder of one connection's bytes, or 0. */
 uint32_t vt_fwd_decoder_create(void);
 bool vt_fwd_decoder_destroy(uint32_t decoder);
-/* Looks at `bytes` up to the next frame. Typed text comes as it arrives, at most `out_cap` bytes at a
-   time; a control message comes whole; heartbeats come without payload; other frames are skipped.
-   Call again with what was not used until the type is 0. VT_FWD_ERROR_OVERSIZED: the connection is
+/* Looks at `bytes` up to the next frame. Typed text comes as it arrives, at most `out_cap` bytes
+   at a time; a control message comes whole; heartbeats come without payload; other frames are
+   skipped. Call again with what was not used until the type is 0. VT_FWD_ERROR_OVERSIZED: the connection is
    beyond help, and every further call says so. After VT_FWD_ERROR_BUFFER_TOO_SMALL, which only a
    control message longer than `out_cap` causes, `frame->used` counts: the same message comes with
    the next call. */
@@ -196,7 +199,7 @@ int64_t vt_fwd_filter_end(uint32_t filter, uint8_t *out, size_t out_cap);
 /* ---- session.json -------------------------------------------------------------------------- */
 
 /* Reads a session.json as VibeTunnel's server does, and writes it as one JSON object with all of
-   these members, null where one is missing or of another type: id (of the parameter, the directory's
+   these members, null where one is missing or of another type: id (the parameter: the directory's
    name), name (without control characters), command, workingDir, status ("starting", "running" or
    "exited"), startedAt, pid, exitCode, initialCols, initialRows, lastClearOffset, version,
    attachedViaVT, gitRepoPath, gitBranch, gitMainRepoPath, gitAheadCount, gitBehindCount,

@@ -289,6 +289,10 @@ pub export fn vt_fwd_running() u32 {
     return @intCast(sessions.count);
 }
 
+pub export fn vt_fwd_shutdown() void {
+    sessions.beforeExit();
+}
+
 // ---- frames -------------------------------------------------------------------------------------
 
 pub export fn vt_fwd_frame_encode(

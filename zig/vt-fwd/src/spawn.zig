@@ -346,7 +346,10 @@ test "the exit code is known before the zombie is reaped" {
         const pair: pty.Pty = try .open(.{ .cols = 80, .rows = 24 });
         defer posix.close(pair.master);
         const argv = [_:null]?[*:0]const u8{ "/bin/sh", "-c", "read x; " ++ case[0] };
-        const pid = try spawn(.{ .terminal = pair.slave }, .{ .argv = &argv, .envp = &[_:null]?[*:0]const u8{} });
+        const pid = try spawn(.{ .terminal = pair.slave }, .{
+            .argv = &argv,
+            .envp = &[_:null]?[*:0]const u8{},
+        });
         posix.close(pair.slave);
         try testing.expectEqual(null, exitCode(pid));
         _ = try posix.write(pair.master, "\n");

@@ -40,6 +40,9 @@ export const symbols = {
   plue_ssh_set_decision_notify: { args: ["function"], returns: "void" },
   plue_ssh_decision_next: { args: ["ptr", "u32"], returns: "u32" },
   plue_ssh_decision_reply: { args: ["u32", "bool", "ptr"], returns: "bool" },
+  plue_ssh_set_push_notify: { args: ["function"], returns: "void" },
+  plue_ssh_push_next: { args: ["ptr", "u32"], returns: "u32" },
+  plue_ssh_push_done: { args: ["u32"], returns: "bool" },
   plue_ssh_event_next: { args: ["ptr", "u32"], returns: "u32" },
   plue_ssh_set_event_notify: { args: ["function"], returns: "void" },
   plue_ssh_counters: { args: ["ptr", "u32"], returns: "u32" },
@@ -79,6 +82,33 @@ export interface ServerEvent {
   [field: string]: unknown;
 }
 
+/** One reference that was updated; an id of zeros stands for "not there". */
+export interface Update {
+  ref: string;
+  old: string;
+  new: string;
+}
+
+/** A push that has updated something. */
+export interface Push {
+  /** Its name, such as "alice/repo". */
+  repository: string;
+  /** Its Git directory. */
+  path: string;
+  principal: string;
+  /** Exactly the references that git reported as updated, unless not `confirmed`. */
+  updates: Update[];
+  /** false: git was killed before its report was heard, or its client wanted none. `updates` are
+   * then all that git was asked for and did not refuse: compare with the repository. */
+  confirmed: boolean;
+  address: string;
+  /** Of the key that pushed, "SHA256:...". */
+  fingerprint: string;
+  connection: number;
+  /** When git had ended, in seconds since 1970. */
+  time: number;
+}
+
 export interface Options {
   /** A numeric address; "127.0.0.1". */
   host?: string;
@@ -99,9 +129,13 @@ export interface Options {
   ) => Promise<boolean> | boolean;
   /** What a principal without rules may do when there is no `authorize`; "none". */
   defaultAccess?: Access;
+  /** Told of every push that has updated something, one at a time and in order; a promise is waited
+   * for, a rejected one goes to `onError` and is not repeated. When it falls behind by more than
+   * push_queue pushes (1024), new ones are refused. */
+  onPush?: (push: Push) => Promise<unknown> | unknown;
   /** Called for every event of the server. */
   onEvent?: (event: ServerEvent) => void;
-  /** Called when `authenticate` or `authorize` threw; console.error when left out. */
+  /** Called when `authenticate`, `authorize` or `onPush` threw; console.error when left out. */
   onError?: (error: unknown) => void;
   /** Further settings by their names in plue_ssh.h, such as { max_channels: 4 }. */
   settings?: Record<string, unknown>;
@@ -118,6 +152,8 @@ interface Question {
 
 let running: GitServer | undefined;
 let taking: (() => void) | undefined;
+/** While pushes are being told; one server may still be at it when the next one starts. */
+let telling: Promise<void> | undefined;
 
 // From a server thread Bun queues the call; it is never waited for and returns nothing. One for
 // the whole process, never closed: a call that was queued before a stop may come after it.
@@ -130,6 +166,7 @@ export class GitServer {
   readonly #repositories: string;
   readonly #options: Options;
   readonly #record = new Uint8Array(RECORD_MAX);
+  #notice = new Uint8Array(RECORD_MAX);
   #poll: ReturnType<typeof setInterval> | undefined;
 
   constructor(repositories: string, options: Options) {
@@ -145,6 +182,7 @@ export class GitServer {
       throw new SshError(`port is ${port}; it is 0 (any free one) to 65535`);
     }
     const configuration = {
+      push_queue: this.#options.onPush ? 1024 : 0,
       ...this.#options.settings,
       repositories: this.#repositories,
       bind_address: host ?? "127.0.0.1",
@@ -184,6 +222,12 @@ export class GitServer {
     this.#take();
     this.#unlisten();
     running = undefined;
+  }
+
+  /** Resolves when `onPush` is done with all pushes so far; also after `stop`. */
+  async pushesTold(): Promise<void> {
+    this.#tell();
+    await telling;
   }
 
   /** The port in use, 0 while this server does not run. */
@@ -228,6 +272,7 @@ export class GitServer {
   #listen(): void {
     library().plue_ssh_set_decision_notify(arrived().ptr);
     library().plue_ssh_set_event_notify(arrived().ptr);
+    library().plue_ssh_set_push_notify(arrived().ptr);
     taking = () => this.#take();
     this.#poll = setInterval(taking, POLL_MS);
   }
@@ -237,7 +282,7 @@ export class GitServer {
     taking = undefined;
   }
 
-  /** Takes all questions and events that have arrived. */
+  /** Takes all questions, events and pushes that have arrived. */
   #take(): void {
     const lib = library();
     const record = ptr(this.#record);
@@ -251,6 +296,35 @@ export class GitServer {
       } catch (error) {
         this.#report(error);
       }
+    }
+    this.#tell();
+  }
+
+  #tell(): void {
+    if (this.#options.onPush === undefined) return;
+    telling ??= this.#tellAll().finally(() => (telling = undefined));
+  }
+
+  async #tellAll(): Promise<void> {
+    for (let push; (push = this.#oldestPush()) !== undefined; ) {
+      try {
+        await this.#options.onPush?.(push);
+      } catch (error) {
+        this.#report(error);
+      }
+      library().plue_ssh_push_done(push.id);
+    }
+  }
+
+  #oldestPush(): (Push & { id: number }) | undefined {
+    for (;;) {
+      const capacity = this.#notice.length;
+      const length = library().plue_ssh_push_next(ptr(this.#notice), capacity);
+      if (length === 0) return undefined;
+      if (length < capacity) {
+        return JSON.parse(new TextDecoder().decode(this.#notice.subarray(0, length)));
+      }
+      this.#notice = new Uint8Array(length + 1);
     }
   }
 

@@ -17,17 +17,20 @@ from pyplue.ssh.errors import (
     SshNameError,
     SshRefusedError,
 )
+from pyplue.ssh.pushes import Push, Update
 from pyplue.ssh.server import GitServer, Limits, Principal, libssh_version, version
 
 __all__ = [
     "GitServer",
     "Limits",
     "Principal",
+    "Push",
     "SshConfigError",
     "SshDatabaseError",
     "SshError",
     "SshNameError",
     "SshRefusedError",
+    "Update",
     "libssh_version",
     "version",
 ]

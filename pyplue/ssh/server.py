@@ -15,6 +15,7 @@ from pyplue import ffi
 from pyplue.ssh.callbacks import Authenticate, Authorize, Callbacks
 from pyplue.ssh.errors import SshConfigError, SshError
 from pyplue.ssh.events import RECORD_MAX, EventLog, logger
+from pyplue.ssh.pushes import OnPush, PushFeed
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -57,6 +58,9 @@ class Limits(TypedDict, total=False):
     git_timeout_s: int
     drain_timeout_s: int
     kill_grace_s: int
+    push_grace_s: int
+    push_queue: int
+    """How many pushes may wait for `on_push`; 1024. Further ones are refused before they begin."""
     archive: bool
     fsck_objects: bool
     git_config: dict[str, str]
@@ -111,6 +115,10 @@ class GitServer:
     default_access  what a principal without rules may do when there is no `authorize`; "none".
     store         a `pyplue.ssh.store.Store`: users, keys and permissions come from its database, in
                   the place of the four above. What changes there counts within a second.
+    on_push       on_push(push) is told of every `Push` that has updated something, with exactly
+                  those references, on a thread of its own, in order and one at a time, at least
+                  once and whether or not its client is still there. What it raises is logged. When
+                  it falls behind by more than `push_queue` pushes, new ones are refused.
     limits        see `Limits`.
 
     Both functions run on a thread of the server, one call at a time unless `callback_threads` says
@@ -136,6 +144,7 @@ class GitServer:
         authorize: Authorize | None = None,
         default_access: Access = "none",
         store: Store | None = None,
+        on_push: OnPush | None = None,
         **limits: Unpack[Limits],
     ) -> None:
         if not 0 <= port <= 65535:
@@ -153,7 +162,9 @@ class GitServer:
         self._host_key = Path(host_key) if host_key is not None else None
         self._keys = dict(keys or {})
         self._callbacks = Callbacks(authenticate, authorize)
+        self._on_push = on_push
         self._events: EventLog | None = None
+        self._pushes: PushFeed | None = None
         self._config: dict[str, Any] = {
             "repositories": os.path.abspath(os.fsdecode(repos)),
             "bind_address": host,
@@ -162,6 +173,7 @@ class GitServer:
             "authorize": "callback" if authorize else "keys",
             **limits,
         }
+        self._config.setdefault("push_queue", 1024 if on_push else 0)
 
     def start(self) -> Self:
         """Binds and serves in the background; returns itself. See the class for what is raised."""
@@ -178,10 +190,14 @@ class GitServer:
             self._callbacks.set()
             self._events = EventLog()
             self._events.start()
+            if self._on_push is not None:
+                self._pushes = PushFeed(self._on_push)
+                self._pushes.start()
             started = ffi.ssh.ssh_server_start(self._requested_port, _text(os.fsdecode(host_key)))
             if not started:
                 reason = _last_error()
-                self._let_go().join()
+                for thread in self._let_go():
+                    thread.join()
                 raise SshError(reason)
             _running = self
             if self._watch:
@@ -193,7 +209,8 @@ class GitServer:
     def stop(self) -> None:
         """Stops listening, lets running gits finish for `drain_timeout_s`, then ends them.
 
-        Returns when nothing of the server is left; does nothing when it is not running. From
+        `on_push` is told of the pushes that are left, for as long again. Returns when nothing of
+        the server is left; does nothing when it is not running. From
         inside `authenticate` or `authorize` it only begins to stop: call it again elsewhere.
         """
         global _running
@@ -207,11 +224,12 @@ class GitServer:
             if self._watch:
                 self._watch.stop()
             ffi.ssh.ssh_server_stop()
-            events = self._let_go()
+            threads = self._let_go()
             _running = None
         atexit.unregister(self.stop)
-        # Without the lock: a logging handler on that thread may be about to call stop() as well.
-        events.join()
+        # Without the lock: a logging handler or on_push may be about to call stop() as well.
+        for thread in threads:
+            thread.join()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -289,13 +307,18 @@ class GitServer:
                 'or default_access="read"'
             )
 
-    def _let_go(self) -> EventLog:
-        """The library has ended its threads: takes back what it could call."""
+    def _let_go(self) -> list[EventLog | PushFeed]:
+        """The library has ended its threads: takes back what it could call, and what still runs."""
         Callbacks.unset()
         events, self._events = self._events, None
+        pushes, self._pushes = self._pushes, None
+        threads: list[EventLog | PushFeed] = []
+        if pushes is not None:
+            pushes.finish(self._config.get("drain_timeout_s", 10))
+            threads.append(pushes)
         assert events is not None  # noqa: S101 (for the type checker)
         events.finish()
-        return events
+        return [*threads, events]
 
 
 def version() -> str:

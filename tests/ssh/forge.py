@@ -176,10 +176,13 @@ class Server:
 
     user = "git"
 
-    def __init__(self, forge: Forge, process: subprocess.Popen[str], events: Path) -> None:
+    def __init__(
+        self, forge: Forge, process: subprocess.Popen[str], events: Path, pushes: Path
+    ) -> None:
         self.forge = forge
         self.process = process
         self._events = events
+        self._pushes = pushes
         line = process.stdout.readline()
         if not line:
             raise RuntimeError(f"the server did not start: {_stderr(process)}")
@@ -210,6 +213,21 @@ class Server:
                 if fields.items() <= event.items():
                     return event
             assert time.monotonic() < deadline, f"no {name} {fields} in {self.events()}"
+            time.sleep(0.02)
+
+    def pushes(self) -> list[dict[str, Any]]:
+        """What `on_push` has been told of so far."""
+        text = self._pushes.read_text() if self._pushes.exists() else ""
+        return [json.loads(line) for line in text.splitlines()]
+
+    def wait_for_push(self, repository: str, count: int = 1) -> list[dict[str, Any]]:
+        """All pushes to `repository` once there are so many, waited for up to ten seconds."""
+        deadline = time.monotonic() + 10
+        while True:
+            found = [push for push in self.pushes() if push["repository"] == repository]
+            if len(found) >= count:
+                return found
+            assert time.monotonic() < deadline, (repository, count, found)
             time.sleep(0.02)
 
     def settled(self, **wanted: int) -> dict[str, int]:
@@ -272,10 +290,12 @@ def serve(
     *,
     prefix: tuple[str, ...] = (),
     people: dict[str, dict[str, list[str]]] | None = None,
+    on_push: dict[str, float] | None = None,
     **settings: object,
 ) -> Iterator[Server]:
     """A server for `forge`. Decisions come from the key "table", a Python "callback" or Bun's
-    "queue"; `settings` go to the library; `prefix` is a command to run it under."""
+    "queue"; `settings` go to the library; `on_push` has it write down pushes, see `PushFile`;
+    `prefix` is a command to run it under."""
     run = forge.directory / f"server-{time.monotonic_ns()}"
     run.mkdir()
     options = {
@@ -284,6 +304,7 @@ def serve(
         "events": str(run / "events.jsonl"),
         "people": people or forge.people(),
         "path": path,
+        "pushes": {"path": str(run / "pushes.jsonl"), **on_push} if on_push is not None else None,
         "settings": {
             "git_config": {"core.fsync": "none", "gc.auto": "0"},
             "max_unauthenticated_per_ip": 1024,
@@ -306,7 +327,7 @@ def serve(
         )
     process.stderr_path = run / "stderr"  # type: ignore[attr-defined]
     try:
-        server = Server(forge, process, run / "events.jsonl")
+        server = Server(forge, process, run / "events.jsonl", run / "pushes.jsonl")
         yield server
         server.close()
     finally:

@@ -13,8 +13,9 @@ import os
 import sys
 import threading
 import time
+from dataclasses import asdict
 
-from pyplue.ssh import GitServer, Principal
+from pyplue.ssh import GitServer, Principal, Push
 
 
 class EventFile(logging.Handler):
@@ -25,6 +26,20 @@ class EventFile(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         event = getattr(record, "event", None) or {"event": "log", "text": record.getMessage()}
         self.file.write(json.dumps(event) + "\n")
+
+
+class PushFile:
+    """Writes what it is told of, after `delay_s`; raises for repositories called "raise"."""
+
+    def __init__(self, path: str, delay_s: float = 0) -> None:
+        self.file = open(path, "a", buffering=1)  # noqa: SIM115 (open as long as the process)
+        self.delay_s = delay_s
+
+    def __call__(self, push: Push) -> None:
+        time.sleep(self.delay_s)
+        if push.repository.endswith("raise"):
+            raise RuntimeError("as the test wants")
+        self.file.write(json.dumps({**asdict(push), "path": str(push.path)}) + "\n")
 
 
 def allowed(rules: list[str], repository: str, write: bool) -> bool:
@@ -54,6 +69,8 @@ def main() -> None:
                 people[who]["rules"], repository, write
             ),
         }
+    if options.get("pushes"):
+        how["on_push"] = PushFile(**options["pushes"])
     server = GitServer(
         options["repositories"], port=0, host_key=options["host_key"], **how, **options["settings"]
     )

@@ -26,6 +26,7 @@ function allowed(rules: string[], repository: string, write: boolean): boolean {
   });
 }
 
+const note = (event: object) => appendFileSync(options.events, `${JSON.stringify(event)}\n`);
 const server = new GitServer(options.repositories, {
   port: 0,
   hostKey: options.host_key,
@@ -38,7 +39,15 @@ const server = new GitServer(options.repositories, {
     await Bun.sleep(1);
     return allowed(people[who]?.rules ?? [], repository, write);
   },
-  onEvent: (event) => appendFileSync(options.events, `${JSON.stringify(event)}\n`),
+  onPush: options.pushes
+    ? async (push) => {
+        await Bun.sleep(1000 * (options.pushes.delay_s ?? 0));
+        if (push.repository.endsWith("raise")) throw new Error("as the test wants");
+        appendFileSync(options.pushes.path, `${JSON.stringify(push)}\n`);
+      }
+    : undefined,
+  onEvent: note,
+  onError: (error) => note({ event: "log", text: String(error) }),
 });
 server.start();
 console.log(JSON.stringify({ port: server.port, pid: process.pid }));
@@ -57,4 +66,5 @@ for await (const line of createInterface({ input: process.stdin })) {
   } else console.log(JSON.stringify({ error: `unknown request ${line}` }));
 }
 await server.stop();
+await server.pushesTold();
 process.exit(0);

@@ -140,6 +140,8 @@ const char *plue_ssh_libssh_version(void);
  *                                       ended with SIGTERM, later SIGKILL.
  *   drain_timeout_s            integer  10, 0 to 3600. See ssh_server_stop.
  *   kill_grace_s               integer  5, 0 to 600. Between SIGTERM and SIGKILL.
+ *   push_grace_s               integer  60, 0 to 86400. For git and its hooks to finish a push
+ *                                       that arrived whole although its client has left.
  *
  *   archive                    boolean  false. Allow git-upload-archive (needs read).
  *   fsck_objects               boolean  true. receive.fsckObjects: check what is pushed.
@@ -159,6 +161,9 @@ const char *plue_ssh_libssh_version(void);
  *   rekey_bytes                integer  0 = libssh's default, else 65536 to 2^40.
  *   rekey_s                    integer  0 = off, else 10 to 86400.
  *   event_queue                integer  1024, 0 to 65536. Events kept for plue_ssh_event_next.
+ *   push_queue                 integer  0 = off, up to 65536. Notices of pushes kept for
+ *                                       plue_ssh_push_next; see there what happens when it is
+ *                                       full. At most 64 MB, and 16 MB of one push.
  */
 bool plue_ssh_configure(const char *json);
 
@@ -229,6 +234,40 @@ void plue_ssh_set_decision_notify(void (*notify)(void));
 uint32_t plue_ssh_decision_next(char *json, uint32_t capacity);
 bool plue_ssh_decision_reply(uint32_t id, bool allow, const char *principal);
 
+/* ---------------------------------------------------------------- pushes ------------------ */
+
+/*
+ * What has been pushed, for a host that keeps something in step with its repositories. With
+ * "push_queue" above 0 every git-receive-pack that has updated references leaves a notice here
+ * when it has ended, and nothing is dropped: a push for whose notice there would be no room is
+ * refused before it begins (queue_full). Notices outlive ssh_server_stop, not the process: at
+ * its own start a host looks for itself.
+ *
+ * plue_ssh_push_next: returns the length in bytes, without the NUL, of the oldest notice that is
+ * not done, 0 when there is none. It is written to `json` if `capacity` has room for it and its
+ * NUL; else nothing is, and the call is to be repeated with more (NULL and 0 only ask). The same
+ * notice comes again until plue_ssh_push_done. JSON:
+ *   {"id":9,"kind":"push","repository":"alice/repo","path":"/srv/git/alice/repo.git",
+ *    "principal":"alice","fingerprint":"SHA256:...","address":"10.0.0.1","connection":3,
+ *    "time":1700000000.123456,"confirmed":true,
+ *    "updates":[{"ref":"refs/heads/main","old":"<id or zeros>","new":"<id or zeros>"}]}
+ * "updates" are exactly the references that git reported as updated, in the order it was asked
+ * for; zeros stand for "not there" (created, deleted). "confirmed" false: git's report was not
+ * heard, because it was killed or its client wanted none; then they are all that it was asked
+ * for and did not report as refused: compare with the repository. Of a deletion whose "old" is
+ * no object of the repository git checks nothing, and neither is it known here. Bytes of names
+ * that are no UTF-8 are written as the lone surrogates U+DC80 to U+DCFF.
+ *
+ * plue_ssh_push_done: the notice with this "id" is not needed any more; the next one can be
+ * taken. false when it is not the oldest.
+ *
+ * `notify` (void, no arguments; NULL removes it) runs on a server thread whenever a notice was
+ * added: it may come late or for nothing, so also poll now and then.
+ */
+void plue_ssh_set_push_notify(void (*notify)(void));
+uint32_t plue_ssh_push_next(char *json, uint32_t capacity);
+bool plue_ssh_push_done(uint32_t id);
+
 /* ---------------------------------------------------------------- events, counters -------- */
 
 /*
@@ -252,12 +291,15 @@ bool plue_ssh_decision_reply(uint32_t id, bool allow, const char *principal);
  *                    key_type | bad_signature | method; user, fingerprint, key_type, detail
  *   command          principal, repository, service, write, channel
  *   command_refused  reason: syntax | service | path | denied | timeout | queue_full | not_found |
- *                    not_allowed | spawn | stopping; principal, repository
+ *                    not_allowed | spawn | stopping | too_many_references | resources;
+ *                    principal, repository
  *   request_refused  request: shell | pty-req | subsystem | x11-req | direct-tcpip | ...; principal
  *   finished         principal, repository, service, exit_status or signal, duration_ms,
  *                    bytes_in, bytes_out
  *   abandoned        the client left while its git was at work, which is ended: principal,
  *                    repository, service, duration_ms, bytes_in, bytes_out
+ *   pushed           principal, repository, references (how many were updated), confirmed; see
+ *                    plue_ssh_push_next
  *   disconnected     reason: client | kex | login_grace | max_auth_tries | pre_auth_limit |
  *                    keepalive | exec_grace | idle | protocol | window | resources | stopping;
  *                    principal, duration_ms, detail (libssh's words, with both lists when no
@@ -270,9 +312,10 @@ uint32_t plue_ssh_event_next(char *json, uint32_t capacity);
 /*
  * Writes a JSON object of integers and returns its length without the NUL, 0 when `capacity` is
  * below PLUE_SSH_RECORD_MAX. Gauges: connections, authenticated, gits_running,
- * decisions_pending, keys. Counters, from the process's start: accepted_total, refused_total,
+ * decisions_pending, pushes_waiting, keys. Counters, from the process's start: accepted_total, refused_total,
  * authenticated_total, auth_failed_total, commands_total, commands_refused_total,
  * gits_failed_total (exit status not 0), bytes_in_total, bytes_out_total (channel data),
+ * pushes_total, pushes_lost_total (no memory for the notice, which is an error event),
  * decisions_total, decisions_timeout_total, events_dropped_total.
  */
 uint32_t plue_ssh_counters(char *json, uint32_t capacity);

@@ -15,6 +15,8 @@ const old_libssh = @import("old_libssh.zig");
 const Transfer = @import("transfer.zig").Transfer;
 const Connection = @import("connection.zig").Connection;
 const Child = @import("child.zig").Child;
+const Output = @import("orphans.zig").Output;
+const Push = @import("push.zig").Push;
 const Counters = events.Counters;
 
 const denied_text = "plue: repository not found or access denied\n";
@@ -208,6 +210,7 @@ pub const Channel = struct {
                 channel.transfer.pumpIn();
                 channel.transfer.pumpOut();
                 channel.checkExit();
+                channel.checkPush();
             },
             .ending => channel.transfer.pumpOut(),
             .idle, .requested, .shell_requested, .deciding, .closed => {},
@@ -346,6 +349,7 @@ pub const Channel = struct {
     }
 
     const failed_text = "plue: the server could not start git, try again later\n";
+    const busy_text = "plue: too many pushes wait to be processed, try again later\n";
     const stopping_text = "plue: the server is shutting down, try again later\n";
 
     fn start(channel: *Channel) void {
@@ -368,9 +372,13 @@ pub const Channel = struct {
             .address = connection.address(),
             .protocol = channel.protocol_buffer[0..channel.protocol_len],
         }) catch return channel.refuse("spawn", failed_text);
+        const push = channel.watchPush(git_dir) catch return channel.refuse("spawn", failed_text);
+        if (push == null and channel.noticesPush()) return channel.refuse("queue_full", busy_text);
         const spawned = process_module.spawn(vectors.argv.ptr, vectors.envp.ptr) catch {
+            if (push) |it| it.finish();
             return channel.refuse("spawn", failed_text);
         };
+        channel.transfer.push = push;
         const token = connection.token(.pipe, channel.number);
         channel.transfer.attach(spawned.pipes, token);
         channel.child = .{ .process = spawned.process };
@@ -386,6 +394,44 @@ pub const Channel = struct {
             .channel = channel.number,
         });
         connection.activity = true;
+    }
+
+    fn noticesPush(channel: *const Channel) bool {
+        return channel.service == .receive_pack and
+            channel.connection.loop.server.pushes.isWanted();
+    }
+
+    /// Where the host wants notices of pushes; null also when there is no room for one more.
+    fn watchPush(channel: *const Channel, git_dir: []const u8) error{OutOfMemory}!?*Push {
+        if (!channel.noticesPush()) return null;
+        const connection = channel.connection;
+        const server = connection.loop.server;
+        return Push.create(server.allocator, server.events, server.pushes, .{
+            .repository = channel.name.?,
+            .path = git_dir,
+            .principal = connection.principal.slice(),
+            .fingerprint = &connection.fingerprint,
+            .address = connection.address(),
+            .connection = connection.id,
+        });
+    }
+
+    /// Ends a push whose command list cannot be followed. The list has not ended for git, which
+    /// has changed nothing.
+    fn checkPush(channel: *Channel) void {
+        const push = channel.transfer.push orelse return;
+        const fault = push.fault orelse return;
+        channel.transfer.forgetOutput();
+        channel.releaseChild(null);
+        push.finish();
+        switch (fault) {
+            error.OutOfMemory => channel.refuse("resources", failed_text),
+            error.Malformed => channel.refuse("syntax", "plue: malformed list of references\n"),
+            error.TooLong => channel.refuse(
+                "too_many_references",
+                "plue: too many references in one push, push them in parts\n",
+            ),
+        }
     }
 
     fn refuse(channel: *Channel, reason: []const u8, text: []const u8) void {
@@ -434,6 +480,7 @@ pub const Channel = struct {
         const connection = channel.connection;
         channel.child.?.close(&connection.loop.poller);
         channel.child = null;
+        channel.transfer.finishPush();
         channel.transfer.closePipes();
         connection.last_work_ms = connection.loop.now_ms;
         Counters.sub(&connection.counters().gits_running, 1);
@@ -457,12 +504,16 @@ pub const Channel = struct {
 
     /// The client has gone while its git was at work.
     fn abandonChild(channel: *Channel) void {
+        const is_push = channel.service == .receive_pack;
+        channel.releaseChild(if (is_push) channel.transfer.takeOutput() else null);
+        channel.emitEnd(.warning, "abandoned", null, null);
+    }
+
+    fn releaseChild(channel: *Channel, output: ?Output) void {
         const connection = channel.connection;
-        const outputs = if (channel.service.writes()) channel.transfer.takeOutputs() else null;
-        connection.loop.adopt(channel.child.?, outputs);
+        connection.loop.orphans.adopt(connection.loop, channel.child.?, output);
         channel.child = null;
         Counters.sub(&connection.counters().gits_running, 1);
-        channel.emitEnd(.warning, "abandoned", null, null);
     }
 
     fn emitEnd(

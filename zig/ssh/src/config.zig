@@ -38,6 +38,7 @@ pub const Config = struct {
     git_timeout_s: u32 = 0,
     drain_timeout_s: u32 = 10,
     kill_grace_s: u32 = 5,
+    push_grace_s: u32 = 60,
 
     archive: bool = false,
     fsck_objects: bool = true,
@@ -53,6 +54,7 @@ pub const Config = struct {
     rekey_bytes: u64 = 0,
     rekey_s: u32 = 0,
     event_queue: u32 = 1024,
+    push_queue: u32 = 0,
 };
 
 /// Lowest and highest value; `or_zero` lets 0 through as well.
@@ -76,10 +78,12 @@ const ranges = .{
     .git_timeout_s = Range{ .min = 0, .max = 604_800 },
     .drain_timeout_s = Range{ .min = 0, .max = 3600 },
     .kill_grace_s = Range{ .min = 0, .max = 600 },
+    .push_grace_s = Range{ .min = 0, .max = 86_400 },
     .rsa_min_bits = Range{ .min = 2048, .max = 16_384 },
     .rekey_bytes = Range{ .min = 65_536, .max = 1 << 40, .or_zero = true },
     .rekey_s = Range{ .min = 10, .max = 86_400, .or_zero = true },
     .event_queue = Range{ .min = 0, .max = 65_536 },
+    .push_queue = Range{ .min = 0, .max = 65_536 },
 };
 
 pub const Error = error{ OutOfMemory, BadConfig };

@@ -9,6 +9,7 @@ const events_module = @import("events.zig");
 const key_table = @import("key_table.zig");
 const keys_json = @import("keys_json.zig");
 const public_key = @import("public_key.zig");
+const pushes_module = @import("pushes.zig");
 const server_module = @import("server.zig");
 const version = @import("build_options").version;
 const Server = server_module.Server;
@@ -19,6 +20,7 @@ const record_max = events_module.record_max;
 /// What outlives a server.
 const State = struct {
     events: events_module.Events = .init(allocator),
+    pushes: pushes_module.Pushes = .init(allocator),
     table: key_table.KeyTable = .init(allocator),
     callbacks: decisions_module.Callbacks = .{},
 
@@ -115,6 +117,7 @@ export fn ssh_server_start(port: u16, host_key_path: ?[*:0]const u8) bool {
         .host_key_path = path,
         .table = &state.table,
         .events = &state.events,
+        .pushes = &state.pushes,
         .callbacks = &state.callbacks,
     }, &writer) catch |err| {
         switch (err) {
@@ -327,6 +330,24 @@ export fn plue_ssh_decision_reply(id: u32, allow: bool, principal: ?[*:0]const u
     return true;
 }
 
+// ---------------------------------------------------------------- pushes
+
+export fn plue_ssh_set_push_notify(notify: ?events_module.Notify) void {
+    state.pushes.notify.store(notify, .release);
+}
+
+export fn plue_ssh_push_next(json: ?[*]u8, capacity: u32) u32 {
+    const out: []u8 = if (json) |it| it[0..capacity] else &.{};
+    if (out.len > 0) out[0] = 0;
+    return @intCast(state.pushes.next(out));
+}
+
+export fn plue_ssh_push_done(id: u32) bool {
+    if (state.pushes.done(id)) return true;
+    fail("{d} is not the oldest push, or it is done already", .{id});
+    return false;
+}
+
 // ---------------------------------------------------------------- events and counters
 
 export fn plue_ssh_event_next(json: ?[*]u8, capacity: u32) u32 {
@@ -351,7 +372,8 @@ export fn plue_ssh_counters(json: ?[*]u8, capacity: u32) u32 {
     state.events.counters.write(.{
         .decisions_pending = pending,
         .keys = state.table.count(),
-    }, &writer) catch unreachable; // 17 integers are shorter than a record
+        .pushes_waiting = state.pushes.count(),
+    }, &writer) catch unreachable; // 20 integers are shorter than a record
     out[writer.end] = 0;
     return @intCast(writer.end);
 }
@@ -381,6 +403,9 @@ test "every export is what the header says" {
         .{ "plue_ssh_set_decision_notify", plue_ssh_set_decision_notify },
         .{ "plue_ssh_decision_next", plue_ssh_decision_next },
         .{ "plue_ssh_decision_reply", plue_ssh_decision_reply },
+        .{ "plue_ssh_set_push_notify", plue_ssh_set_push_notify },
+        .{ "plue_ssh_push_next", plue_ssh_push_next },
+        .{ "plue_ssh_push_done", plue_ssh_push_done },
         .{ "plue_ssh_event_next", plue_ssh_event_next },
         .{ "plue_ssh_set_event_notify", plue_ssh_set_event_notify },
         .{ "plue_ssh_counters", plue_ssh_counters },
@@ -448,6 +473,10 @@ test "NULL and nonsense are errors with a reason, never a crash" {
     try testing.expectEqual(0, plue_ssh_decision_next(null, record_max));
     try testing.expectEqual(0, plue_ssh_counters(null, record_max));
     try testing.expect(plue_ssh_server_drain());
+    try testing.expectEqual(0, plue_ssh_push_next(null, 0));
+    try testing.expectEqual(0, plue_ssh_push_next(&small, small.len));
+    try testing.expect(!plue_ssh_push_done(1));
+    try expectError("1 is not the oldest push, or it is done already");
     ssh_server_stop();
     ssh_server_stop();
     try testing.expectEqual(0, plue_ssh_port());

@@ -11,9 +11,9 @@ const decisions = @import("decisions.zig");
 const descriptor = @import("descriptor.zig");
 const limits = @import("limits.zig");
 const old_libssh = @import("old_libssh.zig");
+const orphans_module = @import("orphans.zig");
 const poller_module = @import("poller.zig");
 const events = @import("events.zig");
-const Child = @import("child.zig").Child;
 const Connection = @import("connection.zig").Connection;
 const server_module = @import("server.zig");
 const Server = server_module.Server;
@@ -26,8 +26,6 @@ const accepts_per_turn = 4;
 /// Pause of the listener when the process is out of descriptors.
 const accept_pause_ms = 200;
 const connections_max = 1 << 20;
-/// For a receive-pack whose client has left to end by itself: see `adopt`.
-const leave_grace_ms = 2000;
 
 /// What a poller or a decision refers to. Generation-tagged: what comes late finds nobody.
 pub const Token = packed struct(u64) {
@@ -68,7 +66,7 @@ pub const Loop = struct {
     arrivals: arrivals_module.Arrivals = .{},
     /// Connections to serve before the next wait, by index.
     queued: std.ArrayListUnmanaged(u24) = .empty,
-    orphans: std.ArrayListUnmanaged(Orphan) = .empty,
+    orphans: orphans_module.Orphans = .{},
     /// For bytes on their way from git to a channel.
     buffer: []u8,
     /// See `wideBuffer`.
@@ -80,24 +78,6 @@ pub const Loop = struct {
     delivering: std.ArrayListUnmanaged(decisions.Answer) = .empty,
 
     const Slot = struct { generation: u24, connection: ?*Connection };
-    const Orphan = struct {
-        child: Child,
-        outputs: [2]?posix.fd_t,
-        term_at_ms: u64,
-        kill_at_ms: u64,
-        last_signal: u8 = 0,
-
-        fn signal(orphan: *Orphan, number: u8) void {
-            if (orphan.last_signal == number) return;
-            orphan.last_signal = number;
-            orphan.child.process.signalGroup(number);
-        }
-
-        fn close(orphan: *Orphan, poller: *poller_module.Poller) void {
-            orphan.child.close(poller);
-            for (orphan.outputs) |output| if (output) |fd| posix.close(fd);
-        }
-    };
 
     pub const InitError = error{ OutOfMemory, NoPoller, AlgorithmRefused, BadHostKey };
 
@@ -162,7 +142,6 @@ pub const Loop = struct {
     pub fn deinit(loop: *Loop) void {
         const allocator = loop.server.allocator;
         std.debug.assert(loop.live == 0);
-        std.debug.assert(loop.orphans.items.len == 0);
         libssh.ssh_bind_free(loop.bind);
         loop.waker.deinit();
         loop.poller.deinit();
@@ -182,7 +161,7 @@ pub const Loop = struct {
         loop.thread = try std.Thread.spawn(.{ .stack_size = 1024 * 1024 }, run, .{loop});
     }
 
-    fn loopToken(kind: Token.Kind) u64 {
+    pub fn loopToken(kind: Token.Kind) u64 {
         return @bitCast(Token{ .index = 0, .generation = 0, .number = 0, .kind = kind });
     }
 
@@ -227,7 +206,7 @@ pub const Loop = struct {
     }
 
     fn isEmpty(loop: *const Loop) bool {
-        return loop.live == 0 and loop.arrivals.live == 0 and loop.orphans.items.len == 0;
+        return loop.live == 0 and loop.arrivals.live == 0 and loop.orphans.list.items.len == 0;
     }
 
     fn dispatch(loop: *Loop, token: Token) void {
@@ -246,7 +225,7 @@ pub const Loop = struct {
                 if (connection.channelAt(token.number)) |channel| channel.transfer.is_ready = true;
                 loop.queue(connection);
             },
-            .orphan => loop.reapOrphans(),
+            .orphan => loop.orphans.attend(loop),
             .authenticate, .authorize => unreachable, // never given to the poller
         }
     }
@@ -285,7 +264,7 @@ pub const Loop = struct {
             connection.checkTimers();
             if (connection.ending != null or connection.activity) loop.queue(connection);
         }
-        loop.reapOrphans();
+        loop.orphans.attend(loop);
         loop.serveQueued();
     }
 
@@ -427,53 +406,6 @@ pub const Loop = struct {
             };
         }
         return loop.wide_buffer;
-    }
-
-    // ------------------------------------------------------------ orphans
-
-    /// Takes over a git whose client has left, to be reaped: told to end, killed after the grace.
-    ///
-    /// With `outputs`, what it still says has nobody to go to but is not refused, and it has a
-    /// moment to end by itself after the end of its input: receive-pack then removes a half push,
-    /// while a signal, SIGPIPE too, lets it remove files that its unpacker still writes.
-    pub fn adopt(loop: *Loop, child: Child, outputs: ?[2]?posix.fd_t) void {
-        const term_at_ms = loop.now_ms + @as(u64, if (outputs == null) 0 else leave_grace_ms);
-        var orphan: Orphan = .{
-            .child = child,
-            .outputs = outputs orelse .{ null, null },
-            .term_at_ms = term_at_ms,
-            .kill_at_ms = term_at_ms + @as(u64, loop.server.config.kill_grace_s) * 1000,
-        };
-        orphan.child.stopWatching(&loop.poller);
-        if (orphan.child.process.poll() != null) return orphan.close(&loop.poller);
-        if (outputs == null) orphan.signal(posix.SIG.TERM);
-        loop.orphans.ensureUnusedCapacity(loop.server.allocator, 1) catch {
-            // No memory even for this: end it at once and wait for it.
-            orphan.signal(posix.SIG.KILL);
-            while (orphan.child.process.poll() == null) std.Thread.sleep(std.time.ns_per_ms);
-            return orphan.close(&loop.poller);
-        };
-        orphan.child.watch(&loop.poller, loopToken(.orphan));
-        loop.orphans.appendAssumeCapacity(orphan);
-    }
-
-    fn reapOrphans(loop: *Loop) void {
-        const stopping = loop.server.isKilling(loop.now_ms);
-        var i: usize = 0;
-        while (i < loop.orphans.items.len) {
-            const orphan = &loop.orphans.items[i];
-            if (orphan.child.process.poll() != null) {
-                orphan.close(&loop.poller);
-                _ = loop.orphans.swapRemove(i);
-                continue;
-            }
-            if (loop.now_ms >= orphan.kill_at_ms) {
-                orphan.signal(posix.SIG.KILL);
-            } else if (stopping or loop.now_ms >= orphan.term_at_ms) {
-                orphan.signal(posix.SIG.TERM);
-            }
-            i += 1;
-        }
     }
 
     // ------------------------------------------------------------ decisions

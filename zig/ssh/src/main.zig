@@ -9,6 +9,7 @@ const key_table = @import("key_table.zig");
 const keys_json = @import("keys_json.zig");
 const version = @import("build_options").version;
 const Server = @import("server.zig").Server;
+const Pushes = @import("pushes.zig").Pushes;
 const Waker = @import("poller.zig").Waker;
 
 const help =
@@ -27,8 +28,9 @@ const help =
     \\  --port N         Port, 2222 by default; 0 picks a free one.
     \\  --host-key FILE  Private host key, generated when missing; plue_ssh_host_key by default.
     \\
-    \\Events go to standard output, one JSON object a line. SIGINT and SIGTERM let running gits
-    \\finish (see "drain_timeout_s") and end the server with status 0; a second one ends it at once.
+    \\Events go to standard output, one JSON object a line; with "push_queue" also what was pushed.
+    \\SIGINT and SIGTERM let running gits finish (see "drain_timeout_s") and end the server with
+    \\status 0; a second one ends it at once.
     \\
     \\  git clone ssh://git@localhost:2222/alice/repo.git
     \\
@@ -137,6 +139,9 @@ fn serve(arguments: *const Arguments) u8 {
 
     const callbacks: decisions.Callbacks = .{};
     events.notify.store(onEvent, .release);
+    var pushes: Pushes = .init(allocator);
+    defer pushes.deinit();
+    pushes.notify.store(onEvent, .release);
     var reason_buffer: [1024]u8 = undefined;
     var reason = std.Io.Writer.fixed(&reason_buffer);
     const server = Server.start(.{
@@ -146,6 +151,7 @@ fn serve(arguments: *const Arguments) u8 {
         .host_key_path = arguments.host_key,
         .table = &table,
         .events = &events,
+        .pushes = &pushes,
         .callbacks = &callbacks,
     }, &reason) catch |err| return switch (err) {
         error.OutOfMemory => complain("out of memory", .{}),
@@ -158,9 +164,11 @@ fn serve(arguments: *const Arguments) u8 {
         waker.drain();
         if (reload.swap(false, .acq_rel)) _ = loadKeys(allocator, &table, keys_path);
         logEvents(&events);
+        logPushes(allocator, &pushes);
     }
     server.finish();
     logEvents(&events);
+    logPushes(allocator, &pushes);
     return 0;
 }
 
@@ -204,4 +212,21 @@ fn loadKeys(allocator: std.mem.Allocator, table: *key_table.KeyTable, path: []co
 fn logEvents(events: *events_module.Events) void {
     var record: [events_module.record_max]u8 = undefined;
     while (events.next(&record)) |text| _ = print("{s}\n", .{text});
+}
+
+/// Only when the configuration asks for them with "push_queue".
+fn logPushes(allocator: std.mem.Allocator, pushes: *Pushes) void {
+    while (true) {
+        const len = pushes.next(&.{});
+        if (len == 0) return;
+        // Without memory now it stays the oldest, and the next event tries again.
+        const json = allocator.alloc(u8, len + 1) catch return;
+        defer allocator.free(json);
+        if (pushes.next(json) != len) continue;
+        _ = print("{s}\n", .{json[0..len]});
+        const start = "{\"id\":".len;
+        const end = std.mem.indexOfScalarPos(u8, json, start, ',').?; // `put` wrote it
+        const id = std.fmt.parseInt(u32, json[start..end], 10) catch unreachable; // as above
+        _ = pushes.done(id);
+    }
 }

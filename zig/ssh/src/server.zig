@@ -15,6 +15,7 @@ const Limits = @import("limits.zig").Limits;
 const networks = @import("networks.zig");
 const Network = networks.Network;
 const Loop = @import("loop.zig").Loop;
+const Pushes = @import("pushes.zig").Pushes;
 const monotonicMs = @import("loop.zig").monotonicMs;
 
 /// Oldest libssh that is let run: CVE-2023-2283 and CVE-2023-48795 are fixed in it. Later fixes
@@ -39,6 +40,7 @@ pub const Options = struct {
     host_key_path: [:0]const u8,
     table: *KeyTable,
     events: *Events,
+    pushes: *Pushes,
     callbacks: *const decisions_module.Callbacks,
 };
 
@@ -48,6 +50,7 @@ pub const Server = struct {
     config: Config,
     table: *KeyTable,
     events: *Events,
+    pushes: *Pushes,
     decisions: Decisions,
     limits: Limits,
     /// Absolute, without symbolic links.
@@ -82,6 +85,7 @@ pub const Server = struct {
             .config = config,
             .table = options.table,
             .events = options.events,
+            .pushes = options.pushes,
             .decisions = .{
                 .allocator = allocator,
                 .callbacks = options.callbacks,
@@ -105,6 +109,8 @@ pub const Server = struct {
         try server.readProxies(reason);
         try server.makeLoops(options.host_key_path, reason);
         try server.listen(options.port, reason);
+        options.events.capacity.store(config.event_queue, .monotonic);
+        options.pushes.capacity.store(config.push_queue, .monotonic);
         try server.startThreads(reason);
         server.events.emit(.info, "listening", .{
             .port = server.port,

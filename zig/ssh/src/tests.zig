@@ -16,8 +16,13 @@ test {
     _ = @import("networks.zig");
     _ = @import("poller.zig");
     _ = @import("process.zig");
+    _ = @import("pkt_line.zig");
     _ = @import("proxy_protocol.zig");
     _ = @import("public_key.zig");
+    _ = @import("push.zig");
+    _ = @import("push_report.zig");
+    _ = @import("push_request.zig");
+    _ = @import("pushes.zig");
     _ = @import("repository.zig");
     _ = @import("rules.zig");
 }

@@ -10,6 +10,8 @@ const process = @import("process.zig");
 const Connection = @import("connection.zig").Connection;
 const Counters = @import("events.zig").Counters;
 const Fifo = @import("fifo.zig").Fifo;
+const Output = @import("orphans.zig").Output;
+const Push = @import("push.zig").Push;
 const Watch = @import("poller.zig").Watch;
 
 /// Beyond this the client's data stays in libssh: bytes.
@@ -39,6 +41,8 @@ pub const Transfer = struct {
     rest: []u8 = &.{},
     rest_start: usize = 0,
     rest_is_stderr: bool = false,
+    /// Reads along with a push, where the host wants to know what it updates; owned.
+    push: ?*Push = null,
 
     bytes_in: u64 = 0,
     bytes_out: u64 = 0,
@@ -69,16 +73,40 @@ pub const Transfer = struct {
         }
     }
 
-    /// The client has gone. Closes git's input and hands out what is left of its outputs.
-    pub fn takeOutputs(transfer: *Transfer) [2]?posix.fd_t {
+    /// The client has gone. Closes git's input and hands out what is left of its output.
+    pub fn takeOutput(transfer: *Transfer) Output {
         const poller = &transfer.connection.loop.poller;
-        var outputs: [2]?posix.fd_t = .{ null, null };
-        inline for (&outputs, .{ &transfer.stdout, &transfer.stderr }) |*output, slot| {
-            if (slot.*) |*watch| output.* = watch.release(poller);
+        var output: Output = .{ .pipes = .{ null, null }, .push = transfer.push };
+        transfer.push = null;
+        inline for (&output.pipes, .{ &transfer.stdout, &transfer.stderr }) |*pipe, slot| {
+            if (slot.*) |*watch| pipe.* = watch.release(poller);
             slot.* = null;
         }
         transfer.closePipes();
-        return outputs;
+        return output;
+    }
+
+    /// Nothing of git's goes to the client any more.
+    pub fn forgetOutput(transfer: *Transfer) void {
+        transfer.push = null;
+        transfer.closePipes();
+        transfer.connection.allocator().free(transfer.rest);
+        transfer.rest = &.{};
+    }
+
+    /// git has ended and nobody reads what it said last: only its push does.
+    pub fn finishPush(transfer: *Transfer) void {
+        const push = transfer.push orelse return;
+        transfer.push = null;
+        const buffer = transfer.connection.loop.buffer;
+        if (transfer.stdout) |watch| {
+            while (true) {
+                const count = posix.read(watch.fd, buffer) catch break; // WouldBlock: no more
+                if (count == 0) break;
+                push.afterRead(buffer[0..count]);
+            }
+        }
+        push.finish();
     }
 
     /// git has closed both its outputs, and all of it has been handed to libssh.
@@ -114,13 +142,18 @@ pub const Transfer = struct {
     /// How many of `bytes` git took. Closes its input when it wants no more.
     fn writeToGit(transfer: *Transfer, bytes: []const u8) usize {
         const watch = if (transfer.stdin) |*watch| watch else return 0;
-        return posix.write(watch.fd, bytes) catch |err| switch (err) {
+        if (transfer.push) |push| {
+            if (!push.beforeWrite(bytes)) return 0; // the channel ends
+        }
+        const count = posix.write(watch.fd, bytes) catch |err| switch (err) {
             error.WouldBlock => 0,
             else => { // BrokenPipe: git has what it needs
                 transfer.closeStdin();
                 return bytes.len;
             },
         };
+        if (transfer.push) |push| push.afterWrite(count);
+        return count;
     }
 
     fn closeStdin(transfer: *Transfer) void {
@@ -207,6 +240,7 @@ pub const Transfer = struct {
             slot.* = null;
             return false;
         }
+        if (!is_stderr) if (transfer.push) |push| push.afterRead(buffer[0..count]);
         transfer.send(buffer[0..count], is_stderr);
         return true;
     }

@@ -11,6 +11,7 @@ import pytest
 
 from .forge import HERE, PEERS, Forge, LoadClient, Server, Sshd, serve, sshd
 from .postgres import Postgres
+from .serving import Team
 
 SERVERS = ["table", "callback", "queue", *PEERS]
 
@@ -74,6 +75,12 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         url = server.new_database()
         yield url
         server.drop(url)
+
+
+@pytest.fixture
+def team(forge: Forge, tmp_path: Path) -> Team:
+    """A state directory with users, keys and a repository, in SQLite."""
+    return Team(forge, tmp_path)
 
 
 @pytest.fixture

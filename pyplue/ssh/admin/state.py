@@ -26,6 +26,11 @@ class State:
     def host_key(self) -> Path:
         return self.directory / "ssh_host_ed25519_key"
 
+    @property
+    def refusals(self) -> Path:
+        """What `serve` writes and `log` reads."""
+        return self.directory / "refusals.jsonl"
+
     def create(self) -> None:
         """Makes the directory, for its owner alone."""
         try:

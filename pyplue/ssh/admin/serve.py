@@ -1,0 +1,302 @@
+"""python -m pyplue.ssh serve"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import ipaddress
+import json
+import logging
+import os
+import re
+import resource
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pyplue.ssh.admin.host_key import read_host_key
+from pyplue.ssh.admin.parser import Commands, Parser, UsageError, add_command
+from pyplue.ssh.admin.state import State, state_of
+from pyplue.ssh.admin.text import plain
+from pyplue.ssh.errors import SshConfigError, SshDatabaseError, SshError, SshRefusedError
+from pyplue.ssh.events import logger
+from pyplue.ssh.server import GitServer, Limits, libssh_version
+from pyplue.ssh.service.logs import ServiceLog
+from pyplue.ssh.service.pid_file import PidFile
+from pyplue.ssh.service.refusals import RefusalFile
+from pyplue.ssh.service.run import Signals, run
+from pyplue.ssh.service.settings import read_settings
+
+if TYPE_CHECKING:
+    from pyplue.ssh.store import Store
+
+_EPILOG = """\
+  python -m pyplue.ssh serve --host 0.0.0.0 --set max_connections=500
+Changes of users, keys, repositories and permissions count within a second, without a signal.
+SIGTERM and SIGINT let running gits finish (drain_timeout_s, otherwise 10 seconds) and end with
+status 0; a second one ends it at once. SIGHUP asks the database at once, begins the file of
+refusals anew and says which settings need a restart.
+The log on standard error has one line for each connection and each command; `log` looks up later
+why somebody was refused. doctor --help and README.md say more.
+"""
+
+
+def add_commands(commands: Commands) -> None:
+    serve = add_command(commands, "serve", _serve, "run the server", epilog=_EPILOG)
+    add_server_options(serve)
+    serve.add_argument(
+        "--advertise",
+        metavar="HOST[:PORT]",
+        type=host_and_port,
+        help="how clients reach it, for the clone line; otherwise its own name and port",
+    )
+    serve.add_argument("--pid-file", metavar="FILE", type=Path, help="says which process it is")
+    serve.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="otherwise text"
+    )
+    serve.add_argument(
+        "--max-stale",
+        metavar="SECONDS",
+        type=seconds,
+        help="how long it goes on without its database; then everybody is refused; otherwise 60",
+    )
+
+
+def add_server_options(parser: Parser) -> None:
+    """What `doctor` needs to know as well."""
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        type=address,
+        default="127.0.0.1",
+        help="address to listen on: 0.0.0.0 or :: for all; otherwise 127.0.0.1, this machine only",
+    )
+    parser.add_argument(
+        "--port", metavar="N", type=port_number, default=2222, help="0 is any; otherwise 2222"
+    )
+    parser.add_argument(
+        "--host-key",
+        metavar="FILE",
+        type=Path,
+        help="private key of the server, made when it is missing; otherwise in --state",
+    )
+    parser.add_argument(
+        "--proxy-protocol-from",
+        metavar="ADDRESS",
+        action="append",
+        default=[],
+        help="address or network of a load balancer that sends PROXY headers; again for more",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        dest="assignments",
+        help="a limit or another setting of plue_ssh.h, such as max_connections=100, archive=true,"
+        " ciphers=A,B or git_config.gc.auto=0; again for more",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", type=Path, help="the same settings as one JSON object"
+    )
+
+
+def settings_of(options: argparse.Namespace) -> Limits:
+    """From --config, --set and --proxy-protocol-from. Raises UsageError."""
+    try:
+        settings = read_settings(options.config, options.assignments)
+    except SshConfigError as error:
+        raise UsageError(str(error)) from None
+    if options.proxy_protocol_from:
+        settings["proxy_protocol_from"] = options.proxy_protocol_from
+    return settings
+
+
+def address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no numeric IPv4 or IPv6 address") from None
+
+
+def port_number(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: use 0 to 65535")
+    return int(text)
+
+
+def host_and_port(text: str) -> tuple[str, int | None]:
+    """HOST, HOST:PORT or [IPv6]:PORT."""
+    found = re.fullmatch(r"\[([0-9a-fA-F:.]+)\](?::(\d+))?|([\w.-]+)(?::(\d+))?", text, re.ASCII)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text!r} is no host: write HOST, HOST:PORT or [IPv6]")
+    number = found[2] or found[4]
+    return found[1] or found[3], port_number(number) if number else None
+
+
+def seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def _serve(options: argparse.Namespace) -> int:
+    settings = settings_of(options)
+    state = state_of(options)
+    store = state.store(max_stale_s=options.max_stale)
+    pid_file = PidFile(options.pid_file) if options.pid_file else None
+    if pid_file:
+        pid_file.check()
+    _make_directory(state.repositories)
+    host_key = options.host_key or state.host_key
+    server = GitServer(
+        state.repositories,
+        host=options.host,
+        port=options.port,
+        host_key=host_key,
+        store=store,
+        **settings,
+    )
+    _raise_descriptor_limit()
+    refusals = RefusalFile(state.refusals)
+    signals = Signals()
+    with _logging(options.log_format, refusals), contextlib.ExitStack() as stack:
+        try:
+            server.start()
+        except SshConfigError as error:
+            raise UsageError(str(error)) from None
+        stack.callback(server.stop)
+
+        def at_end() -> None:
+            if pid_file:
+                pid_file.remove()
+
+        if pid_file:
+            pid_file.write()
+            stack.callback(pid_file.remove)
+        _announce(options, state, store, server, host_key)
+        reload = _Reload(options, settings, server, refusals)
+        status = run(server, signals, reload, at_end)
+    return status
+
+
+class _Reload:
+    """What SIGHUP does."""
+
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        settings: Limits,
+        server: GitServer,
+        refusals: RefusalFile,
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._server = server
+        self._refusals = refusals
+
+    def __call__(self) -> None:
+        self._refusals.reopen()
+        try:
+            self._server.refresh()
+            status = self._server.store_status()
+            if status:
+                logger.info(
+                    "reloaded: %d users with %d keys, %d repositories",
+                    status["users"], status["keys"], status["repositories"],
+                )  # fmt: skip
+        except SshDatabaseError as error:
+            logger.error("not reloaded, what was known stays: %s", error)
+        try:
+            now = settings_of(self._options)
+        except (UsageError, SshError) as error:
+            logger.error("the settings stay as they were: %s", error)
+            return
+        changed = sorted(
+            name for name in {*now, *self._settings} if now.get(name) != self._settings.get(name)
+        )
+        if changed:
+            logger.warning("restart the server for the new %s", ", ".join(changed))
+
+
+def _make_directory(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SshError(
+            f"{path}: {error.strerror}: name a directory for repositories with --repos"
+        ) from error
+
+
+def _raise_descriptor_limit() -> None:
+    """Every connection needs a few descriptors; what the system allows is ours to use."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+@contextmanager
+def _logging(form: str, refusals: RefusalFile) -> Iterator[None]:
+    handler = ServiceLog(sys.stderr, "json" if form == "json" else "text", refusals)
+    logger.setLevel(logging.DEBUG)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        refusals.close()
+
+
+def _announce(
+    options: argparse.Namespace, state: State, store: Store, server: GitServer, host_key: Path
+) -> None:
+    clone = f"git clone {clone_url(options, server.port)}/{_example(store)}"
+    try:
+        key = read_host_key(host_key)
+        fingerprint, kind = key.fingerprint, key.type
+    except (SshError, SshRefusedError):  # the server has read it; only we cannot
+        fingerprint, kind = "", ""
+    document = {
+        "host": options.host,
+        "port": server.port,
+        "pid": os.getpid(),
+        "clone": clone,
+        "fingerprint": fingerprint,
+        "state": str(state.directory),
+        "database": store.database.name,
+        "repositories": str(state.repositories),
+        "libssh": libssh_version(),
+    }
+    bracketed = f"[{options.host}]" if ":" in options.host else options.host
+    text = [
+        f"serving {plain(str(state.repositories))}",
+        f"on        {bracketed}:{server.port}, libssh {libssh_version()}",
+        f"users in  {plain(store.database.name)}",
+        f"host key  {fingerprint} {kind}" if fingerprint else f"host key  {host_key}",
+        clone,
+    ]
+    # Nobody need read it: the server is up whether or not somebody does.
+    with contextlib.suppress(OSError, ValueError):
+        print(json.dumps(document) if options.json else "\n".join(text), flush=True)
+
+
+def clone_url(options: argparse.Namespace, port: int) -> str:
+    """ "ssh://git@HOST:PORT" as clients would write it."""
+    host, number = options.advertise or (options.host, None)
+    number = number or port
+    if not options.advertise and ipaddress.ip_address(host).is_unspecified:
+        host = socket.gethostname()
+    host = f"[{host}]" if ":" in host else host
+    return f"ssh://git@{host}" + ("" if number == 22 else f":{number}")
+
+
+def _example(store: Store) -> str:
+    repositories = store.repositories.all()
+    return repositories[0].name if repositories else "USER/REPOSITORY"

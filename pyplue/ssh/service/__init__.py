@@ -1,0 +1,1 @@
+"""What a server that runs for months needs around `GitServer`: signals, logs, a pid file."""

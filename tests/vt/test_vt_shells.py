@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vt.harness import Home, Result, eventually
+from vt.harness import Home, Result, Terminal, eventually
 
 POSIX = ["bash", "zsh", "dash", "ksh"]
 WITH_FUNCTIONS = [*POSIX, "fish"]
@@ -325,6 +325,36 @@ def test_the_users_shell_itself(home: Home, need, shell: str, flag: str) -> None
     done: Result = home.cli("--session-id", "x", flag, "-c", "exit 6", env=through(need, shell))
     assert done.code == 6
     assert home.session("x").info["command"] == [need(shell), "-c", "exit 6"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_typed_at_a_prompt(home: Home, need, shell: str) -> None:
+    """As people use it: their own shell in front, vt as its job in the foreground."""
+    env = {**home.env, **through(need, shell), "PS1": "$ ", "PROMPT": "$ "}
+    code = "$status" if shell == "fish" else "$?"
+    terminal = Terminal([need(shell), "-i"], env=env, cwd=home.work, size=(200, 30))
+    home.running.append(terminal)
+
+    def typed(line: str, shows: str) -> None:
+        time.sleep(0.1)  # the line editor takes the terminal back
+        terminal.send(line.encode() + b"\r")
+        terminal.expect(shows.encode(), after=terminal.mark())
+
+    typed("stty -g >~/before; echo rea''dy", "ready")
+    typed(f"vt show_alias 'it is' '' \"a*\" '$(x)'; echo ali''as={code}", "alias=0")
+    assert shown(home) == [b"it is", b"", b"a*", b"$(x)"]
+    typed(f"vt show_function -- 'ü'; echo func''tion={code}", "function=5")
+    assert shown(home) == [b"--", "ü".encode()]
+    typed(f"vt sh -c 'kill -9 $$'; echo kil''led={code}", "killed=137")
+    mark = terminal.mark()
+    terminal.send(f"vt -S sleep 60; echo af''ter={code}\r".encode())
+    eventually(lambda: any(s.info["command"] == ["sleep", "60"] for s in home.sessions()))
+    time.sleep(0.1)
+    terminal.send(b"\x03")
+    terminal.expect(b"after=130", after=mark)
+    typed("stty -g >~/after; echo sti''ll here", "still here")
+    assert (home.path / "after").read_text() == (home.path / "before").read_text()
+    terminal.send(b"exit\r")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -8,8 +8,8 @@ pub const Fifo = struct {
     /// How much of `bytes` has been taken already.
     start: usize = 0,
 
-    /// Memory kept when empty, so that small transfers do not allocate each time.
-    const keep_max = 64 * 1024;
+    /// Memory kept when empty: as much as a push fills and empties again and again.
+    const keep_max = 512 * 1024;
 
     pub fn deinit(fifo: *Fifo, allocator: std.mem.Allocator) void {
         fifo.bytes.deinit(allocator);

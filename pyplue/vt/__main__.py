@@ -9,7 +9,6 @@ import sys
 from pyplue.vt import commands
 from pyplue.vt.attach import DETACH_KEY
 from pyplue.vt.errors import VtError
-from pyplue.vt.printable import printable
 
 _EPILOG = """\
 A session is named by its id, or by the beginning of it that no other id has. Sessions live in
@@ -40,16 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (VtError, OSError, ValueError) as error:
-        print(f"pyplue.vt: {printable(_message(error), 1000)}", file=sys.stderr)
+        print(f"pyplue.vt: {commands.one_line(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-
-
-def _message(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror and not isinstance(error, VtError):
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -136,14 +136,13 @@ class _View:
 
     def _follow(self, outer: OuterTerminal) -> None:
         pause = _SHORTEST_PAUSE_S
-        poll = select.poll()
-        poll.register(outer.stdin, select.POLLIN)
-        poll.register(outer, select.POLLIN)
         while self._exit_code is None:
-            for fd, _ in poll.poll(pause * 1000):
-                if fd == outer.stdin and not self._typed(outer):
-                    return
+            # Not poll(), which macOS has for some terminals only.
+            ready, _, _ = select.select([outer.stdin, outer.fileno()], [], [], pause)
+            if ready:
                 pause = _SHORTEST_PAUSE_S
+            if outer.stdin in ready and not self._typed(outer):
+                return
             outer.signals()
             if outer.resized:
                 self._follow_size(outer)

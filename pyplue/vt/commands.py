@@ -49,6 +49,20 @@ def find(options: argparse.Namespace, name: str) -> Session:
         return Session.open(found[0], control_dir=options.control_dir)
 
 
+def one_line(error: Exception) -> str:
+    """What an exception says, harmless on a terminal; without the screen that some show."""
+    text = str(error).partition("\n")[0]
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, VtError):
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return printable(text, 1000)
+
+
+def _not_from_within(session: Session) -> None:
+    """What it shows here would be its own output, for ever."""
+    if os.environ.get("VIBETUNNEL_SESSION_ID") == session.id:
+        raise VtError(f"this terminal is session {session.id}: look at it from another one")
+
+
 def list_sessions(options: argparse.Namespace) -> int:
     found = all_sessions(control_dir=options.control_dir)
     if options.json:
@@ -87,6 +101,8 @@ def tail(options: argparse.Namespace) -> int:
     if options.lines < 0:
         raise ValueError("--lines is a number of lines, 0 or more")
     session = find(options, options.session)
+    if options.follow:
+        _not_from_within(session)
     size = session.cast_path.stat().st_size
     transcript, ended = Transcript(), False
     last: deque[str] = deque(maxlen=options.lines)
@@ -121,6 +137,7 @@ def attach(options: argparse.Namespace) -> int:
     session = find(options, options.session)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise VtError("attach needs a terminal: tail -f prints the output anywhere")
+    _not_from_within(session)
     ended = attach_here(session, detach_key=options.detach_key, read_only=options.read_only)
     name = printable(session.id)
     if ended.exit_code is not None:
@@ -160,7 +177,7 @@ def prune(options: argparse.Namespace) -> int:
                 remove(session)
             print(f"{'would remove' if options.dry_run else 'removed'} {session.id}")
         except (VtError, OSError) as error:
-            print(f"pyplue.vt: {printable(str(error), 1000)}", file=sys.stderr)
+            print(f"pyplue.vt: {one_line(error)}", file=sys.stderr)
             status = 1
     return status
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
@@ -159,11 +160,8 @@ class Session:
     def events(self, follow: bool = True, *, offset: int = 0) -> Events:
         """The recording's events from the line at byte `offset` on, and with `follow` those to
         come: an iterator and an async iterator. Raises CastError when there is no recording."""
-        try:
+        with self._recording():
             return Events(self.cast_path, follow, self._is_over, offset)
-        except FileNotFoundError:
-            _ = self.info
-            raise CastError(f"{self.cast_path} is missing: the session has no recording") from None
 
     def text(self) -> str:
         """The screen as a person sees it now, rows without spaces at their end; needs pyte.
@@ -176,11 +174,20 @@ class Session:
     def screen(self) -> Screen:
         """The screen now, with its size, cursor and colours; it does not change any more when the
         session goes on, until this is called again."""
-        with self._lock:
+        with self._lock, self._recording():
             if self._screen is None or self._screen.replaced:
                 self._screen = _LiveScreen(self.cast_path, self.info.last_clear_offset)
             self._screen.update()
             return self._screen.screen
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[None]:
+        """Says what it means when the file is not there."""
+        try:
+            yield
+        except FileNotFoundError:
+            _ = self.info  # the session may be gone as a whole
+            raise CastError(f"{self.cast_path} is missing: the session has no recording") from None
 
     def _is_over(self) -> bool:
         try:
@@ -257,7 +264,9 @@ class Session:
     def _wait_quiet(self, quiet: float, end: float | None) -> str:
         size, since = -1, time.monotonic()
         for _ in self._looks(end, lambda: f"{quiet:g} s without output"):
-            now, before, size = time.monotonic(), size, self.cast_path.stat().st_size
+            now, before = time.monotonic(), size
+            with self._recording():
+                size = self.cast_path.stat().st_size
             if size != before:
                 since = now
             elif now - since >= quiet:

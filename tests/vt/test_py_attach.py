@@ -299,6 +299,14 @@ def test_what_cannot_be_attached_to_is_said(home: Home, attach: Callable[..., At
     assert view.restored()
 
 
+def test_a_session_is_not_shown_in_itself(home: Home) -> None:
+    session = shell(home)
+    command = f"{sys.executable} -m pyplue.vt --control-dir {home.control} attach {session.id}"
+    session.resize(300, 24)
+    session.send(f"{command}\r")
+    session.wait("this terminal is session shell: look at it from another one", timeout=10)
+
+
 def test_a_session_that_is_cleaned_up_meanwhile(
     home: Home, attach: Callable[..., Attached]
 ) -> None:

@@ -172,6 +172,14 @@ def test_tail_follows_to_the_end(home: Home) -> None:
     assert tail.returncode == 0
 
 
+def test_a_session_is_not_watched_from_within(run: Run, home: Home) -> None:
+    made(home, HEADER, *output("x"))
+    code, out, err = run("tail", "-f", "made", VIBETUNNEL_SESSION_ID="made")
+    assert (code, out) == (1, "")
+    assert "this terminal is session made: look at it from another one" in err
+    assert run("tail", "made", VIBETUNNEL_SESSION_ID="made") == (0, "x\n", "")
+
+
 def test_tail_into_a_reader_that_has_seen_enough(home: Home) -> None:
     made(home, HEADER, *output(*(f"number {n}\r\n" for n in range(100_000))))
     script = f"'{sys.executable}' -m pyplue.vt tail made -n 100000 | head -n 1"
@@ -203,7 +211,7 @@ def test_kill_and_rename(run: Run, home: Home) -> None:
     assert session.info.name == "na]2;me31m\u202ex"
     code, _, err = run("kill", "sleeper", "-s", "WINCH", "-w", "0.2")
     assert code == 1
-    assert "waited in vain" in err
+    assert err == "pyplue.vt: waited in vain for the end of session sleeper\n"
     assert run("kill", "sleeper", "--wait", "5") == (0, "", "")
     assert session.exit_code == 143
     again = vt.spawn(["sleep", "60"], control_dir=home.control)

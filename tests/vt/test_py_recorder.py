@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,17 +179,15 @@ def test_without():
 def test_the_pytest_plugin_keeps_what_a_failed_test_recorded(tmp_path: Path) -> None:
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     (tmp_path / "test_it.py").write_text(TESTS)
-    plain = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=tmp_path, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    options: dict[str, Any] = {
+        "cwd": tmp_path, "capture_output": True, "text": True,
+        "env": {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+    }  # fmt: skip
+    plain = subprocess.run(command, **options)
     assert "fixture 'vt_spawn' not found" in plain.stdout, "it is opt-in"
     for flags, folder in [((), "vt-casts"), (("--vt-casts", "kept/here"), "kept/here")]:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider",
-             "-p", "pyplue.vt.pytest_plugin", *flags],
-            cwd=tmp_path, capture_output=True, text=True,
-        )  # fmt: skip
+        done = subprocess.run([*command, "-p", "pyplue.vt.pytest_plugin", *flags], **options)
         assert "2 failed, 1 passed" in done.stdout, done.stdout
         kept = list((tmp_path / folder).iterdir())
         assert len(kept) == 1

@@ -42,7 +42,8 @@ pub fn detach() !Role {
 
 fn redirect(fd: posix.fd_t) void {
     // Without /dev/null the old descriptor stays, which disturbs nobody but its reader.
-    const nothing = posix.openZ("/dev/null", .{ .ACCMODE = .RDWR, .CLOEXEC = true }, 0) catch return;
+    const flags: posix.O = .{ .ACCMODE = .RDWR, .CLOEXEC = true };
+    const nothing = posix.openZ("/dev/null", flags, 0) catch return;
     defer posix.close(nothing);
     posix.dup2(nothing, fd) catch {}; // see above
 }

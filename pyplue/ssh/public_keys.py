@@ -111,8 +111,9 @@ def parse_key(line: str) -> PublicKey:
     except (binascii.Error, ValueError):
         raise SshRefusedError("the base64 is damaged: copy the whole line again") from None
     comment = words[2].strip() if len(words) > 2 else ""
-    printable = "".join(c for c in comment if c.isprintable())
-    return PublicKey(kind, blob, _bits(kind, blob), printable[:COMMENT_MAX])
+    if not comment.isprintable():
+        comment = "".join(c for c in comment if c.isprintable())
+    return PublicKey(kind, blob, _bits(kind, blob), comment[:COMMENT_MAX])
 
 
 def parse_blob(blob: bytes) -> PublicKey:

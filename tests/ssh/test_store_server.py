@@ -19,6 +19,7 @@ from pyplue.ssh import GitServer, SshConfigError, SshDatabaseError
 from pyplue.ssh.store import Store
 from pyplue.ssh.store.snapshot import _usable
 
+from .big_team import fill
 from .forge import Client, Forge, commit, known_hosts, short_path
 from .postgres import Postgres
 
@@ -261,6 +262,26 @@ def test_a_permission_is_lowered_between_fetch_and_push(
         bob.git("fetch", cwd=clone)
         assert forge.git("for-each-ref", cwd=path) == before
         forge.git("fsck", "--full", "--strict", cwd=path)
+
+
+def test_ten_thousand_users_with_thirty_thousand_keys(forge: Forge, store: Store, database: str):
+    """./dev bench ssh_store measures it; this only notices when it takes hours."""
+    fill(store, 10_000, 30_000)
+    begun = time.monotonic()
+    with serving(forge, store) as running:
+        assert time.monotonic() - begun < 30
+        status = running.server.store_status()
+        assert (status["users"], status["keys"]) == (10_002, 30_002)
+        assert status["repositories"] == 10_002
+        alice = Client(running)
+        assert reads(alice, "alice/project")
+        assert not reads(alice, "user7/project")
+        store.access.grant("user7/project", "alice", "read")
+        elsewhere(database, "DELETE FROM ssh_keys WHERE user_id = 2")
+        running.server.refresh()
+        assert running.server.store_status()["keys"] == 30_001
+        assert running.server._watch.allows("alice", "user7/project", False)
+        assert not reads(Client(running, "bob"), "alice/open")
 
 
 # ---- the database is away --------------------------------------------------------------------

@@ -201,7 +201,7 @@ class GitServer:
                 raise SshError(reason)
             _running = self
             if self._watch:
-                self._watch.start(self.replace_keys)
+                self._watch.start(self._replace_keys)
         atexit.register(self.stop)
         self._warn_if_closed()
         return self
@@ -277,6 +277,7 @@ class GitServer:
 
         Raises SshConfigError for a line or a rule that is none, and for somebody else's key.
         """
+        self._need_own_keys()
         self._need_running()
         text = None if rules is None else _text("\n".join(rules))
         added = ffi.ssh.plue_ssh_keys_add(_text(principal), _text(public_key), text)
@@ -284,15 +285,24 @@ class GitServer:
 
     def remove_key(self, public_key: str) -> bool:
         """Removes a key at once: no new login, no new command. False when it was not there."""
+        self._need_own_keys()
         self._need_running()
         return bool(ffi.ssh.plue_ssh_keys_remove(_text(public_key)))
 
     def replace_keys(self, keys: Keys) -> None:
         """Puts `keys` in the place of the whole table, all or nothing; also for later starts."""
+        self._need_own_keys()
+        self._replace_keys(keys)
+
+    def _replace_keys(self, keys: Keys) -> None:
         if _running is self:
             table = _text(json.dumps([_row(*entry) for entry in keys.items()]))
             _check(ffi.ssh.plue_ssh_keys_replace(table), SshConfigError)
         self._keys = dict(keys)
+
+    def _need_own_keys(self) -> None:
+        if self._watch:
+            raise SshError("the keys are those of the store: use store.keys")
 
     def _need_running(self) -> None:
         if _running is not self:

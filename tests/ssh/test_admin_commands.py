@@ -267,11 +267,17 @@ def test_repo(team: Run, state: Path, forge: Forge):
         ("alice/project", False),
         ("alice/tools", True),
     ]
-    assert says(team("repo", "set", "alice/tools", "--private"), "alice/tools is private")
-    assert team("repo", "set", "alice/tools", "--public", "--json").document == {
+    assert says(
+        team("repo", "set", "alice/tools", "--private"),
+        "alice/tools is private, its default branch trunk",
+    )
+    change = ("repo", "set", "alice/tools", "--public", "--default-branch", "next/2")
+    assert team(*change, "--json").document == {
         "repository": "alice/tools",
         "public": True,
+        "default_branch": "next/2",
     }
+    assert forge.git("symbolic-ref", "HEAD", cwd=place) == "refs/heads/next/2"
     assert says(team("repo", "rename", "alice/tools", "bob/kit"), "renamed alice/tools to bob/kit")
     assert not place.exists()
     assert team("repo", "rename", "bob/kit", "bob/Kit", "--json").document == {
@@ -313,7 +319,9 @@ def test_repo_refuses(team: Run, state: Path, forge: Forge):
         (("rename", "alice/project", "../x"), "cannot be a user", 2),
         (("remove", "alice/nothing", "--yes"), "there is no repository alice/nothing", 1),
         (("remove", "alice/project"), "this deletes alice/project for good: add --yes", 2),
-        (("set", "alice/project"), "one of the arguments --public --private is required", 2),
+        (("set", "alice/project"), "say what to set: --public, --private or", 2),
+        (("set", "alice/project", "--default-branch", "a b"), "cannot be a branch", 2),
+        (("set", "alice/project", "--public", "--private"), "not allowed with argument", 2),
         (("set", "alice/nothing", "--public"), "there is no repository", 1),
         (("list", "nobody"), "there is no user nobody", 1),
     ]:
@@ -498,6 +506,17 @@ def test_a_state_that_cannot_be_used_is_explained(run: Run, tmp_path: Path):
         "secret" not in run("user", "list", "--database", "postgresql://a:secret@127.0.0.1:1/x").err
     )
     assert refuses(run("user", "list", "--database", "mysql://x"), "use sqlite:///FILE")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can work among another user's files")
+def test_root_does_not_make_files_that_the_server_cannot_use(run: Run, state: Path):
+    run("repo", "list")
+    (state / "repositories").mkdir()
+    for path in (state, state / "repositories", state / "plue.sqlite"):
+        os.chown(path, 65534, 65534)
+        assert refuses(run("user", "add", "alice"), f"{path} belongs to nobody: do this as nobody")
+        os.chown(path, 0, 0)
+    assert run("user", "list", "--json").document == []
 
 
 def test_what_others_wrote_into_the_database_cannot_harm_a_terminal(run: Run, state: Path):

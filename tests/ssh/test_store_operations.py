@@ -142,6 +142,8 @@ def test_a_repository_is_a_row_and_a_directory(team: Store, tmp_path: Path):
     assert (one.name, one.public, one.default_branch, one.path) == (
         ("alice/Second.try", True, "trunk", path)
     )  # fmt: skip
+    team.repositories.set_default_branch("alice/Second.try", "main")
+    assert (path / "HEAD").read_text() == "ref: refs/heads/main\n"
     team.repositories.set_public("alice/Second.try", False)
     assert not team.repositories.get("alice/Second.try").public
     team.repositories.remove("alice/Second.try")
@@ -353,6 +355,23 @@ def test_of_many_who_create_the_same_one_wins(team: Store, database: str, tmp_pa
     assert outcomes.count("created") == 1, outcomes
     assert set(outcomes) == {"created", "there is a repository bob/same already"}
     assert os.listdir(tmp_path / "repositories/bob") == ["same.git"]
+
+
+def test_many_who_open_a_new_database_make_its_tables_once(database: str):
+    errors: list[Exception] = []
+
+    def open_it() -> None:
+        try:
+            Store(database).users.all()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=open_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
 
 
 # ---- the database ----------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from pyplue.ssh import GitServer, SshConfigError, SshDatabaseError
-from pyplue.ssh.store import Store
+from pyplue.ssh import GitServer, SshConfigError, SshDatabaseError, SshError
+from pyplue.ssh.store import Store, changes
 from pyplue.ssh.store.snapshot import _usable
 
 from .big_team import fill
@@ -439,6 +439,56 @@ def test_a_store_decides_alone(tmp_path: Path):
         with pytest.raises(SshConfigError, match="with store= it decides alone"):
             GitServer(tmp_path, store=store, **also)
     assert GitServer(tmp_path).store_status() is None
+    server = GitServer(tmp_path, store=store)
+    for change in (
+        lambda: server.add_key("alice", "ssh-ed25519 AAAA"),
+        lambda: server.remove_key("ssh-ed25519 AAAA"),
+        lambda: server.replace_keys({}),
+    ):
+        with pytest.raises(SshError, match=r"use store\.keys"):
+            change()
+
+
+def test_a_role_that_may_only_read_is_enough_to_serve(
+    forge: Forge, postgres: Postgres, tmp_path: Path
+):
+    database = postgres.new_database()
+    make_store(database, tmp_path, forge)
+    reader = f"reader_{time.time_ns()}"
+    for statement in (
+        f"CREATE ROLE {reader} LOGIN",
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}",
+    ):
+        elsewhere(database, statement)
+    store = Store(database.replace("plue@", f"{reader}@"), tmp_path / "served")
+    with serving(forge, store) as running:
+        assert reads(Client(running), "alice/project")
+        elsewhere(database, "DELETE FROM ssh_keys")
+        time.sleep(THE_STATED_SECOND)
+        assert not reads(Client(running), "alice/project")
+    with pytest.raises(SshDatabaseError, match="permission denied"):
+        store.users.add("bob")
+
+
+def test_writes_of_another_database_or_table_read_nothing_again(
+    postgres: Postgres, tmp_path: Path, forge: Forge, monkeypatch: pytest.MonkeyPatch
+):
+    """A busy application beside us costs a digest, not a snapshot."""
+    database = postgres.new_database()
+    watch = make_store(database, tmp_path, forge).watch()
+    watch.load()
+    snapshots = []
+    real = changes.read_snapshot
+    monkeypatch.setattr(
+        changes, "read_snapshot", lambda *words: snapshots.append(1) or real(*words)
+    )
+    for statement in ("CREATE TABLE other (x INT)", "INSERT INTO other VALUES (1)"):
+        elsewhere(database, statement)
+        watch.refresh()
+    assert snapshots == []
+    elsewhere(database, "UPDATE users SET is_active = false")
+    watch.refresh()
+    assert snapshots == [1]
 
 
 # ---- what is in the database may be wrong ----------------------------------------------------

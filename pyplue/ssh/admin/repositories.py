@@ -35,11 +35,14 @@ def add_commands(commands: Commands) -> None:
     )
     rename.add_argument("old", help=_NAME)
     rename.add_argument("new", help=_NAME)
-    visible = add_command(repo, "set", _set, "make a repository public or private")
-    visible.add_argument("name", help=_NAME)
-    choice = visible.add_mutually_exclusive_group(required=True)
+    change = add_command(
+        repo, "set", _set, "make a repository public or private, or change its default branch"
+    )
+    change.add_argument("name", help=_NAME)
+    choice = change.add_mutually_exclusive_group()
     choice.add_argument("--public", action="store_true", help="every user may read it")
     choice.add_argument("--private", action="store_true", help="owner and permissions alone")
+    change.add_argument("--default-branch", metavar="NAME", help="what clones check out")
     remove = add_command(repo, "remove", _remove, "delete a repository with everything in it")
     remove.add_argument("name", help=_NAME)
     remove.add_argument("--yes", action="store_true", help="do not ask")
@@ -90,10 +93,18 @@ def _rename(options: argparse.Namespace) -> Answer:
 
 
 def _set(options: argparse.Namespace) -> Answer:
-    state_of(options).store().repositories.set_public(options.name, options.public)
+    if not (options.public or options.private or options.default_branch):
+        raise UsageError("say what to set: --public, --private or --default-branch NAME")
+    repositories = state_of(options).store().repositories
+    if options.default_branch:
+        repositories.set_default_branch(options.name, options.default_branch)
+    if options.public or options.private:
+        repositories.set_public(options.name, options.public)
+    one = repositories.get(options.name)
+    access = "public" if one.public else "private"
     return Answer(
-        {"repository": options.name, "public": options.public},
-        f"{options.name} is {'public' if options.public else 'private'}",
+        {"repository": one.name, "public": one.public, "default_branch": one.default_branch},
+        f"{one.name} is {access}, its default branch {plain(one.default_branch)}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import pwd
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,12 +46,29 @@ class State:
         from pyplue.ssh.store import MAX_STALE_S, POLL_S, Store  # needs SQLAlchemy
 
         self.create()
+        self._check_owner()
         return Store(
             self.database,
             self.repositories,
             poll_s=POLL_S if poll_s is None else poll_s,
             max_stale_s=MAX_STALE_S if max_stale_s is None else max_stale_s,
         )
+
+    def _check_owner(self) -> None:
+        """What root makes among another user's files, the server of that user cannot use."""
+        for path in (self.directory, self.repositories, Path(self.database)):
+            if os.geteuid() == 0 and path.exists() and (uid := path.stat().st_uid) != 0:
+                name = _user(uid)
+                raise SshError(
+                    f"{path} belongs to {name}: do this as {name}, for example with sudo -u {name}"
+                )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 def state_of(options: argparse.Namespace) -> State:

@@ -108,12 +108,24 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def set_head(repository: Path, branch: str) -> None:
+    """Points HEAD to the branch."""
+    _git("-C", str(repository), "symbolic-ref", "HEAD", f"refs/heads/{branch}")
+
+
 def _git_init(path: Path, default_branch: str) -> None:
+    try:
+        _git("init", "--quiet", "--bare", f"--initial-branch={default_branch}", "--", str(path))
+    except SshError:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+
+
+def _git(*words: str) -> None:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    command = ["git", "init", "--quiet", "--bare", f"--initial-branch={default_branch}"]
     try:
         done = subprocess.run(
-            [*command, "--", str(path)],
+            ["git", *words],
             env={**environment, "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -124,8 +136,7 @@ def _git_init(path: Path, default_branch: str) -> None:
     except FileNotFoundError:
         raise SshError("git is not in PATH: install git") from None
     if done.returncode != 0:
-        shutil.rmtree(path, ignore_errors=True)
-        raise SshError(f"git init failed: {' '.join(done.stderr.split())}")
+        raise SshError(f"git failed: {' '.join(done.stderr.split())[:300]}")
 
 
 def _flush(path: Path) -> None:

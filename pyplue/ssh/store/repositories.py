@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from pyplue.ssh.errors import SshConfigError, SshRefusedError
 from pyplue.ssh.names import RepositoryName, check_branch, check_repository
 from pyplue.ssh.store.database import Database
-from pyplue.ssh.store.directories import Directories
+from pyplue.ssh.store.directories import Directories, set_head
 from pyplue.ssh.store.rows import Rows, created_at, fitting, utc
 from pyplue.ssh.store.schema import Tables
 
@@ -124,6 +124,18 @@ class Repositories(Rows):
             identity, _ = self._repository_id(connection, name)
             update = sa.update(table).where(table.c.id == identity)
             connection.execute(update.values(is_public=public))
+
+    def set_default_branch(self, name: str, default_branch: str) -> None:
+        """What clones check out from now on; the branch need not exist yet."""
+        check_branch(default_branch)
+        table = self._tables.repositories
+        directories = Directories(self.root)
+        with self._database.writing() as connection:
+            identity, found = self._repository_id(connection, name)
+            values = fitting(table, default_branch=default_branch)
+            if values:
+                connection.execute(sa.update(table).where(table.c.id == identity).values(values))
+            set_head(directories.existing(found), default_branch)
 
     def get(self, name: str) -> Repository:
         """One of them; refused when there is none."""

@@ -82,6 +82,39 @@ export interface ServerEvent {
   [field: string]: unknown;
 }
 
+/** Gauges and totals since the process began, by their names in plue_ssh.h. */
+export interface Counters {
+  connections: number;
+  authenticated: number;
+  gits_running: number;
+  decisions_pending: number;
+  pushes_waiting: number;
+  keys: number;
+  accepted_total: number;
+  refused_total: number;
+  authenticated_total: number;
+  auth_failed_total: number;
+  commands_total: number;
+  commands_refused_total: number;
+  gits_failed_total: number;
+  bytes_in_total: number;
+  bytes_out_total: number;
+  pushes_total: number;
+  pushes_lost_total: number;
+  decisions_total: number;
+  decisions_timeout_total: number;
+  events_dropped_total: number;
+  refused_by_reason: Record<string, number>;
+  auth_failed_by_reason: Record<string, number>;
+  commands_refused_by_reason: Record<string, number>;
+  disconnected_by_reason: Record<string, number>;
+  commands_by_service: Record<string, number>;
+  durations_by_service: Record<
+    string,
+    { count: number; sum_ms: number; le_ms: Record<string, number> }
+  >;
+}
+
 /** One reference that was updated; an id of zeros stands for "not there". */
 export interface Update {
   ref: string;
@@ -241,7 +274,7 @@ export class GitServer {
   }
 
   /** Gauges and totals by the names in plue_ssh.h. */
-  counters(): Record<string, number> {
+  counters(): Counters {
     return JSON.parse(this.#filled(library().plue_ssh_counters(ptr(this.#record), RECORD_MAX)));
   }
 

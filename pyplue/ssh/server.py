@@ -252,16 +252,14 @@ class GitServer:
         """Number of authenticated connections right now."""
         return int(ffi.ssh.ssh_get_connection_count()) if _running is self else 0
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, Any]:
         """Gauges (`connections`, `gits_running`, ...) and totals since the process began.
 
-        plue_ssh.h names them all, at `plue_ssh_counters`.
+        Integers, and dicts of them by reason or by service: `counters()["auth_failed_by_reason"]
+        ["unknown_key"]`. plue_ssh.h names them all, at `plue_ssh_counters`; `pyplue.ssh.metrics`
+        has them for Prometheus.
         """
-        record = ffi.buffer(RECORD_MAX)
-        length = ffi.ssh.plue_ssh_counters(record, RECORD_MAX)
-        _check(length > 0, SshError)
-        counters: dict[str, int] = json.loads(record.raw[:length])
-        return counters
+        return counters()
 
     def refresh(self) -> None:
         """Asks the `store` now instead of within half a second. Raises SshDatabaseError."""
@@ -329,6 +327,15 @@ class GitServer:
         assert events is not None  # noqa: S101 (for the type checker)
         events.finish()
         return [*threads, events]
+
+
+def counters() -> dict[str, Any]:
+    """`GitServer.counters` without a server: the totals are the process's, whichever ran in it."""
+    record = ffi.buffer(RECORD_MAX)
+    length = ffi.ssh.plue_ssh_counters(record, RECORD_MAX)
+    _check(length > 0, SshError)
+    found: dict[str, Any] = json.loads(record.raw[:length])
+    return found
 
 
 def version() -> str:

@@ -188,6 +188,7 @@ class Server:
             raise RuntimeError(f"the server did not start: {_stderr(process)}")
         hello = json.loads(line)
         self.port, self.pid = hello["port"], hello["pid"]
+        self.metrics = hello.get("metrics")
         self.known_hosts = known_hosts(forge, self.port)
 
     def ask(self, request: str) -> dict[str, Any]:
@@ -197,7 +198,7 @@ class Server:
         assert line, f"the server has died: {_stderr(self.process)}"
         return json.loads(line)
 
-    def counters(self) -> dict[str, int]:
+    def counters(self) -> dict[str, Any]:
         return self.ask("counters")
 
     def events(self, name: str | None = None) -> list[dict[str, Any]]:
@@ -230,7 +231,7 @@ class Server:
             assert time.monotonic() < deadline, (repository, count, found)
             time.sleep(0.02)
 
-    def settled(self, **wanted: int) -> dict[str, int]:
+    def settled(self, **wanted: int) -> dict[str, Any]:
         """The counters once the gauges `wanted` are reached, within twenty seconds."""
         deadline = time.monotonic() + 20
         while not wanted.items() <= (counters := self.counters()).items():
@@ -291,6 +292,7 @@ def serve(
     prefix: tuple[str, ...] = (),
     people: dict[str, dict[str, list[str]]] | None = None,
     on_push: dict[str, float] | None = None,
+    metrics: bool = False,
     **settings: object,
 ) -> Iterator[Server]:
     """A server for `forge`. Decisions come from the key "table", a Python "callback" or Bun's
@@ -303,6 +305,7 @@ def serve(
         "host_key": str(forge.keys["host"].private),
         "events": str(run / "events.jsonl"),
         "people": people or forge.people(),
+        "metrics": metrics,
         "path": path,
         "pushes": {"path": str(run / "pushes.jsonl"), **on_push} if on_push is not None else None,
         "settings": {

@@ -16,6 +16,7 @@ import time
 from dataclasses import asdict
 
 from pyplue.ssh import GitServer, Principal, Push
+from pyplue.ssh.metrics import serve_metrics
 
 
 class EventFile(logging.Handler):
@@ -75,7 +76,9 @@ def main() -> None:
         options["repositories"], port=0, host_key=options["host_key"], **how, **options["settings"]
     )
     server.start()
-    print(json.dumps({"port": server.port, "pid": os.getpid()}), flush=True)
+    page = serve_metrics(0) if options.get("metrics") else None
+    hello = {"port": server.port, "pid": os.getpid(), "metrics": page.url if page else None}
+    print(json.dumps(hello), flush=True)
     for line in sys.stdin:
         request, _, argument = line.strip().partition(" ")
         if request == "counters":

@@ -310,13 +310,22 @@ void plue_ssh_set_event_notify(void (*notify)(void));
 uint32_t plue_ssh_event_next(char *json, uint32_t capacity);
 
 /*
- * Writes a JSON object of integers and returns its length without the NUL, 0 when `capacity` is
- * below PLUE_SSH_RECORD_MAX. Gauges: connections, authenticated, gits_running,
- * decisions_pending, pushes_waiting, keys. Counters, from the process's start: accepted_total, refused_total,
- * authenticated_total, auth_failed_total, commands_total, commands_refused_total,
- * gits_failed_total (exit status not 0), bytes_in_total, bytes_out_total (channel data),
- * pushes_total, pushes_lost_total (no memory for the notice, which is an error event),
- * decisions_total, decisions_timeout_total, events_dropped_total.
+ * Writes a JSON object and returns its length without the NUL, 0 when `capacity` is below
+ * PLUE_SSH_RECORD_MAX. Integers:
+ *   gauges    connections, authenticated, gits_running, decisions_pending, pushes_waiting, keys
+ *   counters  from the process's start: accepted_total, refused_total, authenticated_total,
+ *             auth_failed_total, commands_total, commands_refused_total, gits_failed_total (exit
+ *             status not 0), bytes_in_total, bytes_out_total (channel data), pushes_total,
+ *             pushes_lost_total (no memory for the notice, which is an error event),
+ *             decisions_total, decisions_timeout_total, events_dropped_total
+ * Objects of counters, each key there from the start:
+ *   refused_by_reason, auth_failed_by_reason, commands_refused_by_reason, disconnected_by_reason
+ *             the reasons are those of the events; refused_by_reason has "resources" for what the
+ *             system said
+ *   commands_by_service, durations_by_service
+ *             keys upload-pack, receive-pack, upload-archive. A duration, from the start of a git
+ *             to its end, is {"count":2,"sum_ms":450,"le_ms":{"10":0,...,"250":1,...}}: how many
+ *             took so many milliseconds or less, up to half an hour; the longest are only in count
  */
 uint32_t plue_ssh_counters(char *json, uint32_t capacity);
 

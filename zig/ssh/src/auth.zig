@@ -7,6 +7,7 @@ const events = @import("events.zig");
 const decisions = @import("decisions.zig");
 const key_table = @import("key_table.zig");
 const public_key = @import("public_key.zig");
+const reasons = @import("reasons.zig");
 const Connection = @import("connection.zig").Connection;
 const Counters = events.Counters;
 
@@ -74,11 +75,11 @@ pub fn readMessages(connection: *Connection) void {
 
 /// Answers the requests that libssh has swallowed: an unreadable key, or a wrong signature.
 fn refuseUnread(connection: *Connection) void {
-    Counters.add(&connection.counters().auth_failed_total, 1);
+    connection.counters().authFailed(.bad_signature);
     var buffer: [events.printable_max]u8 = undefined;
     const detail = connection.sessionError();
     connection.emit(.warning, "auth_failed", .{
-        .reason = "bad_signature",
+        .reason = @as([]const u8, @tagName(reasons.AuthFailure.bad_signature)),
         .detail = if (detail) |text| @as(?[]const u8, events.printable(text, &buffer)) else null,
     });
     countTry(connection);
@@ -129,23 +130,23 @@ fn answerRequest(connection: *Connection, message: *libssh.Message) bool {
         return false;
     }
     if (!std.mem.eql(u8, user, connection.loop.server.config.user)) {
-        refuse(connection, message, "wrong_user", null);
+        refuse(connection, message, .wrong_user, null);
         return false;
     }
     if (method != libssh.AUTH_METHOD_PUBLICKEY) {
-        refuse(connection, message, "method", null);
+        refuse(connection, message, .method, null);
         return false;
     }
     const rsa_min_bits = connection.loop.server.config.rsa_min_bits;
     const key = readKey(message, rsa_min_bits) catch |err| {
-        refuse(connection, message, if (err == error.TooWeak) "weak_key" else "key_type", null);
+        refuse(connection, message, if (err == error.TooWeak) .weak_key else .key_type, null);
         return false;
     };
     return switch (libssh.ssh_message_auth_publickey_state(message)) {
         libssh.PUBLICKEY_STATE_NONE => offer(connection, message),
         libssh.PUBLICKEY_STATE_VALID => decide(connection, message, &key),
         else => {
-            refuse(connection, message, "bad_signature", &key);
+            refuse(connection, message, .bad_signature, &key);
             return false;
         },
     };
@@ -185,7 +186,7 @@ fn decide(
         return false;
     }
     const route = server.authenticateRoute() orelse {
-        refuse(connection, message, "unknown_key", key);
+        refuse(connection, message, .unknown_key, key);
         return false;
     };
     const id = server.decisions.ask(route, .{
@@ -194,7 +195,7 @@ fn decide(
         .address = connection.address(),
         .connection = connection.id,
     }, connection.loop.mailbox(), connection.token(.authenticate, 0)) catch {
-        refuse(connection, message, "queue_full", key);
+        refuse(connection, message, .queue_full, key);
         return false;
     };
     connection.authentication.pending = .{
@@ -215,7 +216,7 @@ pub fn decided(connection: *Connection, decision: decisions.Answer) void {
             grant(connection, pending.message, &pending.key, principal, false);
         }
     } else {
-        refuse(connection, pending.message, "denied", &pending.key);
+        refuse(connection, pending.message, .denied, &pending.key);
     }
     forgetPending(connection);
 }
@@ -226,7 +227,7 @@ pub fn checkTimers(connection: *Connection) void {
     // An answer that is on its way already counts.
     if (!connection.loop.server.decisions.cancel(pending.id)) return;
     Counters.add(&connection.counters().decisions_timeout_total, 1);
-    refuse(connection, pending.message, "timeout", &pending.key);
+    refuse(connection, pending.message, .timeout, &pending.key);
     forgetPending(connection);
 }
 
@@ -271,7 +272,7 @@ fn grant(
 fn refuse(
     connection: *Connection,
     message: *libssh.Message,
-    reason: ?[]const u8,
+    reason: ?reasons.AuthFailure,
     key: ?*const public_key.PublicKey,
 ) void {
     if (reason) |text| {
@@ -287,15 +288,15 @@ fn refuse(
 
 fn noteFailure(
     connection: *Connection,
-    reason: []const u8,
+    reason: reasons.AuthFailure,
     user: ?[]const u8,
     key: ?*const public_key.PublicKey,
 ) void {
-    Counters.add(&connection.counters().auth_failed_total, 1);
+    connection.counters().authFailed(reason);
     var fingerprint: public_key.Fingerprint = undefined;
     if (key) |it| fingerprint = public_key.fingerprint(&it.digest());
     connection.emit(.warning, "auth_failed", .{
-        .reason = reason,
+        .reason = @as([]const u8, @tagName(reason)),
         .user = user,
         .fingerprint = if (key != null) @as(?[]const u8, &fingerprint) else null,
         .key_type = if (key) |it| @as(?[]const u8, it.type_name) else null,

@@ -12,6 +12,7 @@ const decisions = @import("decisions.zig");
 const process_module = @import("process.zig");
 const events = @import("events.zig");
 const old_libssh = @import("old_libssh.zig");
+const reasons = @import("reasons.zig");
 const Transfer = @import("transfer.zig").Transfer;
 const Connection = @import("connection.zig").Connection;
 const Child = @import("child.zig").Child;
@@ -250,20 +251,20 @@ pub const Channel = struct {
         var path_buffer: [git_command.command_max]u8 = undefined;
         const parsed = git_command.parse(command, &path_buffer) catch |err| switch (err) {
             error.UnknownService => return channel.refuse(
-                "service",
+                .service,
                 "plue: only git's upload-pack and receive-pack are served here\n",
             ),
-            error.Malformed => return channel.refuse("syntax", "plue: malformed git command\n"),
+            error.Malformed => return channel.refuse(.syntax, "plue: malformed git command\n"),
         };
         channel.service = parsed.service;
         if (parsed.service == .upload_archive and !server.config.archive) {
-            return channel.refuse("not_allowed", "plue: git archive is not enabled here\n");
+            return channel.refuse(.not_allowed, "plue: git archive is not enabled here\n");
         }
         const name = repository.canonicalName(parsed.path) catch {
-            return channel.refuse("path", denied_text);
+            return channel.refuse(.path, denied_text);
         };
-        channel.name = allocator.dupe(u8, name) catch return channel.refuse("spawn", failed_text);
-        if (server.isStopping()) return channel.refuse("stopping", stopping_text);
+        channel.name = allocator.dupe(u8, name) catch return channel.refuse(.spawn, failed_text);
+        if (server.isStopping()) return channel.refuse(.stopping, stopping_text);
         channel.authorize();
     }
 
@@ -276,7 +277,7 @@ pub const Channel = struct {
             const digest = &connection.key_digest;
             switch (server.table.authorize(digest, principal, channel.name.?, write)) {
                 .allowed => return channel.start(),
-                .denied, .no_such_key => return channel.refuse("denied", denied_text),
+                .denied, .no_such_key => return channel.refuse(.denied, denied_text),
                 .no_rules => {},
             }
         }
@@ -286,7 +287,7 @@ pub const Channel = struct {
                 .read => !write,
                 .write => true,
             };
-            return if (allowed) channel.start() else channel.refuse("denied", denied_text);
+            return if (allowed) channel.start() else channel.refuse(.denied, denied_text);
         };
         const id = server.decisions.ask(route, .{
             .kind = .{ .authorize = .{
@@ -298,7 +299,7 @@ pub const Channel = struct {
             .address = connection.address(),
             .connection = connection.id,
         }, connection.loop.mailbox(), connection.token(.authorize, channel.number)) catch {
-            return channel.refuse("queue_full", denied_text);
+            return channel.refuse(.queue_full, denied_text);
         };
         channel.state = .deciding;
         channel.decision = .{
@@ -311,9 +312,9 @@ pub const Channel = struct {
         const pending = channel.decision orelse return;
         if (pending.id != id or channel.state != .deciding) return;
         channel.decision = null;
-        if (!allow) return channel.refuse("denied", denied_text);
+        if (!allow) return channel.refuse(.denied, denied_text);
         if (channel.connection.loop.server.isStopping()) {
-            return channel.refuse("stopping", stopping_text);
+            return channel.refuse(.stopping, stopping_text);
         }
         channel.start();
     }
@@ -325,7 +326,7 @@ pub const Channel = struct {
             if (now_ms >= pending.deadline_ms and server.decisions.cancel(pending.id)) {
                 channel.decision = null;
                 Counters.add(&channel.connection.counters().decisions_timeout_total, 1);
-                channel.refuse("timeout", denied_text);
+                channel.refuse(.timeout, denied_text);
             }
         }
         const child = if (channel.child) |*child| child else return;
@@ -361,7 +362,7 @@ pub const Channel = struct {
             server.root_fd,
             channel.name.?,
             &dir_buffer,
-        ) catch return channel.refuse("not_found", denied_text);
+        ) catch return channel.refuse(.not_found, denied_text);
         var arena: std.heap.ArenaAllocator = .init(connection.allocator());
         defer arena.deinit();
         const vectors = git_process.vectors(arena.allocator(), &server.config, server.git, .{
@@ -371,12 +372,12 @@ pub const Channel = struct {
             .principal = connection.principal.slice(),
             .address = connection.address(),
             .protocol = channel.protocol_buffer[0..channel.protocol_len],
-        }) catch return channel.refuse("spawn", failed_text);
-        const push = channel.watchPush(git_dir) catch return channel.refuse("spawn", failed_text);
-        if (push == null and channel.noticesPush()) return channel.refuse("queue_full", busy_text);
+        }) catch return channel.refuse(.spawn, failed_text);
+        const push = channel.watchPush(git_dir) catch return channel.refuse(.spawn, failed_text);
+        if (push == null and channel.noticesPush()) return channel.refuse(.queue_full, busy_text);
         const spawned = process_module.spawn(vectors.argv.ptr, vectors.envp.ptr) catch {
             if (push) |it| it.finish();
-            return channel.refuse("spawn", failed_text);
+            return channel.refuse(.spawn, failed_text);
         };
         channel.transfer.push = push;
         const token = connection.token(.pipe, channel.number);
@@ -384,8 +385,7 @@ pub const Channel = struct {
         channel.child = .{ .process = spawned.process };
         channel.state = .running;
         channel.started_ms = connection.loop.now_ms;
-        Counters.add(&connection.counters().commands_total, 1);
-        Counters.add(&connection.counters().gits_running, 1);
+        connection.counters().commandStarted(channel.service);
         connection.emit(.info, "command", .{
             .principal = connection.principalText(),
             .repository = @as([]const u8, channel.name.?),
@@ -425,20 +425,20 @@ pub const Channel = struct {
         channel.releaseChild(null);
         push.finish();
         switch (fault) {
-            error.OutOfMemory => channel.refuse("resources", failed_text),
-            error.Malformed => channel.refuse("syntax", "plue: malformed list of references\n"),
+            error.OutOfMemory => channel.refuse(.resources, failed_text),
+            error.Malformed => channel.refuse(.syntax, "plue: malformed list of references\n"),
             error.TooLong => channel.refuse(
-                "too_many_references",
+                .too_many_references,
                 "plue: too many references in one push, push them in parts\n",
             ),
         }
     }
 
-    fn refuse(channel: *Channel, reason: []const u8, text: []const u8) void {
+    fn refuse(channel: *Channel, reason: reasons.CommandRefusal, text: []const u8) void {
         const connection = channel.connection;
-        Counters.add(&connection.counters().commands_refused_total, 1);
+        connection.counters().commandRefused(reason);
         connection.emit(.warning, "command_refused", .{
-            .reason = reason,
+            .reason = @as([]const u8, @tagName(reason)),
             .principal = connection.principalText(),
             .repository = if (channel.name) |name| @as(?[]const u8, name) else null,
         });
@@ -490,6 +490,8 @@ pub const Channel = struct {
             .unknown => false,
         };
         if (failed) Counters.add(&connection.counters().gits_failed_total, 1);
+        const durations = connection.counters().durations_by_service.getPtr(channel.service);
+        durations.add(connection.loop.now_ms - channel.started_ms);
         const exit_status: ?u8 = switch (channel.exit) {
             .status => |status| status,
             .signal, .unknown => null,

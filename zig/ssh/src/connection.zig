@@ -10,6 +10,7 @@ const descriptor = @import("descriptor.zig");
 const events = @import("events.zig");
 const limits = @import("limits.zig");
 const public_key = @import("public_key.zig");
+const reasons = @import("reasons.zig");
 const key_table = @import("key_table.zig");
 const Channel = @import("channel.zig").Channel;
 const Loop = @import("loop.zig").Loop;
@@ -28,20 +29,7 @@ const rounds_max = 4;
 /// Reads from the socket in one round; libssh 0.10 takes 4 KB at a time.
 const reads_per_round = 32;
 
-pub const EndReason = enum {
-    client,
-    kex,
-    login_grace,
-    max_auth_tries,
-    pre_auth_limit,
-    keepalive,
-    exec_grace,
-    idle,
-    protocol,
-    window,
-    resources,
-    stopping,
-};
+const EndReason = reasons.End;
 
 pub const Connection = struct {
     loop: *Loop,
@@ -509,6 +497,7 @@ pub const Connection = struct {
             .client, .stopping, .idle, .exec_grace => .info,
             else => .warning,
         };
+        connection.counters().disconnected_by_reason.add(reason);
         connection.emit(level, "disconnected", .{
             .reason = @as([]const u8, @tagName(reason)),
             .principal = connection.principalText(),

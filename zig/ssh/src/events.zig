@@ -1,7 +1,8 @@
-//! What happened, as JSON lines in a bounded queue for the host to log, and the counters. Emitting
-//! never waits for the host: a full queue drops and counts.
+//! What happened, as JSON lines in a bounded queue for the host to log. Emitting never waits for
+//! the host: a full queue drops and counts.
 
 const std = @import("std");
+pub const Counters = @import("counters.zig").Counters;
 
 pub const Level = enum { debug, info, warning, @"error" };
 
@@ -9,51 +10,6 @@ pub const Level = enum { debug, info, warning, @"error" };
 pub const record_max = 32 * 1024;
 
 pub const Notify = *const fn () callconv(.c) void;
-
-pub const Counters = struct {
-    connections: Value = .init(0),
-    authenticated: Value = .init(0),
-    gits_running: Value = .init(0),
-    accepted_total: Value = .init(0),
-    refused_total: Value = .init(0),
-    authenticated_total: Value = .init(0),
-    auth_failed_total: Value = .init(0),
-    commands_total: Value = .init(0),
-    commands_refused_total: Value = .init(0),
-    gits_failed_total: Value = .init(0),
-    bytes_in_total: Value = .init(0),
-    bytes_out_total: Value = .init(0),
-    pushes_total: Value = .init(0),
-    pushes_lost_total: Value = .init(0),
-    decisions_total: Value = .init(0),
-    decisions_timeout_total: Value = .init(0),
-    events_dropped_total: Value = .init(0),
-
-    const Value = std.atomic.Value(u64);
-
-    pub fn add(value: *Value, amount: u64) void {
-        _ = value.fetchAdd(amount, .monotonic);
-    }
-
-    pub fn sub(value: *Value, amount: u64) void {
-        _ = value.fetchSub(amount, .monotonic);
-    }
-
-    /// `extra` is a struct of more integers.
-    pub fn write(counters: *const Counters, extra: anytype, out: *std.Io.Writer) !void {
-        var json: std.json.Stringify = .{ .writer = out };
-        try json.beginObject();
-        inline for (@typeInfo(Counters).@"struct".fields) |field| {
-            try json.objectField(field.name);
-            try json.write(@field(counters, field.name).load(.monotonic));
-        }
-        inline for (@typeInfo(@TypeOf(extra)).@"struct".fields) |field| {
-            try json.objectField(field.name);
-            try json.write(@field(extra, field.name));
-        }
-        try json.endObject();
-    }
-};
 
 pub const Events = struct {
     allocator: std.mem.Allocator,

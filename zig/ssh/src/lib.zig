@@ -373,7 +373,7 @@ export fn plue_ssh_counters(json: ?[*]u8, capacity: u32) u32 {
         .decisions_pending = pending,
         .keys = state.table.count(),
         .pushes_waiting = state.pushes.count(),
-    }, &writer) catch unreachable; // 20 integers are shorter than a record
+    }, &writer) catch unreachable; // some 120 integers are shorter than a record
     out[writer.end] = 0;
     return @intCast(writer.end);
 }

@@ -3,6 +3,7 @@
 
 const std = @import("std");
 const Config = @import("config.zig").Config;
+const Refusal = @import("reasons.zig").Refusal;
 
 /// An IPv4 address, or the /64 of an IPv6 one: what one person controls.
 pub const Source = [8]u8;
@@ -21,13 +22,6 @@ fn mapped(address: *const [16]u8) ?Source {
     if (!std.mem.startsWith(u8, address, &prefix)) return null;
     return address[12..16].* ++ [4]u8{ 4, 0, 0, 0 };
 }
-
-pub const Refusal = enum {
-    max_connections,
-    max_unauthenticated,
-    max_unauthenticated_per_ip,
-    resources,
-};
 
 pub const Limits = struct {
     allocator: std.mem.Allocator,

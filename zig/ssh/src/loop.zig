@@ -13,6 +13,7 @@ const limits = @import("limits.zig");
 const old_libssh = @import("old_libssh.zig");
 const orphans_module = @import("orphans.zig");
 const poller_module = @import("poller.zig");
+const reasons = @import("reasons.zig");
 const events = @import("events.zig");
 const Connection = @import("connection.zig").Connection;
 const server_module = @import("server.zig");
@@ -354,7 +355,8 @@ pub const Loop = struct {
         peer: std.net.Address,
         reason: []const u8,
     ) void {
-        Counters.add(&loop.server.events.counters.refused_total, 1);
+        const known = std.meta.stringToEnum(reasons.Refusal, reason);
+        loop.server.events.counters.refused(known orelse .resources);
         var buffer: [address_max]u8 = undefined;
         loop.server.events.emit(level, "refused", .{
             .address = addressText(peer, &buffer),

@@ -3,6 +3,7 @@
 test {
     _ = @import("algorithms.zig");
     _ = @import("config.zig");
+    _ = @import("counters.zig");
     _ = @import("decisions.zig");
     _ = @import("events.zig");
     _ = @import("fifo.zig");

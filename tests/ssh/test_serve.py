@@ -58,6 +58,7 @@ def test_one_line_for_each_connection_and_command(team: Team, work: Path):
         alice.git("push", "-q", "origin", "main", cwd=clone)
         pushed = server.wait_for_line("command", direction="push", verdict="ok")
         assert pushed["bytes_in"] > 1000
+        assert pushed["updated"] == 1
         assert alice.try_git("fetch", alice.url("bob/secret"), cwd=clone).returncode
         refused = server.wait_for_line("command", verdict="refused: denied")
         assert refused["level"] == "warning"
@@ -73,6 +74,24 @@ def test_one_line_for_each_connection_and_command(team: Team, work: Path):
     numbers = [line["connection"] for line in server.lines("connection")]
     assert len(numbers) == len(set(numbers)) == 5
     assert len(server.lines("command")) == 3
+
+
+def test_a_push_that_updates_nothing_is_no_success(team: Team, work: Path):
+    with serving(team) as server:
+        alice = Client(server, directory=work)
+        clone = alice.clone("alice/project", "clone")
+        alice.git("push", "-q", "origin", "main", cwd=clone)
+        told = server.wait_for_line("command", direction="push")
+        assert (told["verdict"], told["updated"]) == ("ok", 0)  # it was up to date
+        hook = team.path("alice/project") / "hooks/pre-receive"
+        hook.write_text("#!/bin/sh\necho not today >&2\nexit 1\n")
+        hook.chmod(0o755)
+        assert "not today" in alice.try_git("push", "origin", "main:new", cwd=clone).stderr
+        told = server.wait_for_line("command", verdict="nothing updated")
+        assert (told["level"], told["updated"]) == ("warning", 0)
+        hook.unlink()
+        alice.git("push", "-q", "origin", "main:new", "main:other", cwd=clone)
+        assert server.wait_for_line("command", updated=2)["verdict"] == "ok"
 
 
 def test_a_line_of_text_for_people(team: Team, work: Path):

@@ -23,6 +23,7 @@ from pyplue.ssh.admin.state import State, state_of
 from pyplue.ssh.admin.text import plain
 from pyplue.ssh.errors import SshConfigError, SshDatabaseError, SshError, SshRefusedError
 from pyplue.ssh.events import logger
+from pyplue.ssh.pushes import Push
 from pyplue.ssh.server import GitServer, Limits, libssh_version
 from pyplue.ssh.service.logs import ServiceLog
 from pyplue.ssh.service.pid_file import PidFile
@@ -162,6 +163,7 @@ def _serve(options: argparse.Namespace) -> int:
         port=options.port,
         host_key=host_key,
         store=store,
+        on_push=_noted,
         **settings,
     )
     _raise_descriptor_limit()
@@ -185,6 +187,10 @@ def _serve(options: argparse.Namespace) -> int:
         reload = _Reload(options, settings, server, refusals)
         status = run(server, signals, reload, at_end)
     return status
+
+
+def _noted(_: Push) -> None:
+    """Asked for so that the log can tell what a push has updated; there is no more to do."""
 
 
 class _Reload:

@@ -20,6 +20,8 @@ _DIRECTIONS = {
 _GOOD_ENDS = frozenset({"client", "stopping"})
 # libssh's words for who hangs up while keys are exchanged: a port scanner, a health check.
 _HUNG_UP = "Socket error: disconnected"
+# Bytes that a client sends which finds everything up to date: a flush packet.
+_NOTHING_TO_PUSH = 4
 _REFUSALS = frozenset({"refused", "auth_failed", "command_refused", "request_refused"})
 _REFUSAL_FIELDS = (
     "address",
@@ -43,6 +45,8 @@ class _Client:
     fingerprint: str | None = None
     refusal: str | None = None
     commands: int = 0
+    updated: int = 0
+    """References that the push which ends next has updated."""
 
 
 class Activity:
@@ -53,6 +57,9 @@ class Activity:
 
     def record(self, event: Record) -> Record | None:
         """What ends with this event, if anything does."""
+        if event.get("event") == "pushed" and event.get("connection") not in self._clients:
+            # Its client was gone before git had ended.
+            return _command(event, _Client(updated=event["references"]), "ok", None)
         client = self._client(event)
         name, reason = event.get("event"), event.get("reason")
         if name == "authenticated":
@@ -63,9 +70,14 @@ class Activity:
         elif name == "command_refused":
             client.commands += 1
             return _command(event, client, f"refused: {reason}", 0.0)
+        elif name == "pushed":
+            client.updated = event["references"]
         elif name in ("finished", "abandoned"):
             client.commands += 1
-            return _command(event, client, _git_verdict(event), event["duration_ms"] / 1000)
+            verdict = _git_verdict(event, client.updated)
+            line = _command(event, client, verdict, event["duration_ms"] / 1000)
+            client.updated = 0
+            return line
         elif name == "refused":
             return _connection(event, client, f"refused: {reason}", 0.0)
         elif name == "disconnected":
@@ -116,17 +128,19 @@ def _connection(event: Record, client: _Client, verdict: str, seconds: float) ->
     )
 
 
-def _command(event: Record, client: _Client, verdict: str, seconds: float) -> Record:
-    service = event.get("service", "")
+def _command(event: Record, client: _Client, verdict: str, seconds: float | None) -> Record:
+    service = "receive-pack" if event["event"] == "pushed" else event.get("service")
+    direction = _DIRECTIONS.get(service, service) if service else None
     return _record(
         event,
         "command",
         user=event.get("principal", client.principal),
         repository=event.get("repository"),
-        direction=_DIRECTIONS.get(service, service) or None,
+        direction=direction,
         bytes_in=event.get("bytes_in"),
         bytes_out=event.get("bytes_out"),
-        seconds=round(seconds, 3),
+        updated=client.updated if direction == "push" else None,
+        seconds=None if seconds is None else round(seconds, 3),
         verdict=verdict,
         address=event.get("address"),
         connection=event.get("connection"),
@@ -139,13 +153,16 @@ def _record(event: Record, log: str, **fields: object) -> Record:
     return {"time": event.get("time"), "level": level, "log": log, **known}
 
 
-def _git_verdict(event: Record) -> str:
+def _git_verdict(event: Record, updated: int) -> str:
     if event["event"] == "abandoned":
         return "abandoned"  # the client left before git had ended
     if "signal" in event:
         return f"failed: signal {event['signal']}"
-    status = event.get("exit_status", 0)
-    return "ok" if status == 0 else f"failed: exit {status}"
+    if event.get("exit_status", 0) != 0:
+        return f"failed: exit {event['exit_status']}"
+    # git tells the client alone what it has rejected, and why: a hook, a disk that is full.
+    rejected = event.get("service") == "receive-pack" and updated == 0
+    return "nothing updated" if rejected and event["bytes_in"] > _NOTHING_TO_PUSH else "ok"
 
 
 def _end(event: Record, client: _Client) -> str:

@@ -48,6 +48,6 @@ def test_all_packages_compile(target: str, tmp_path: Path) -> None:
     suffix = ".dylib" if "macos" in system else ".so"
     built = [*(tmp_path / "bin").iterdir(), *(tmp_path / "lib").glob(f"*{suffix}")]
     names = {path.name for path in built}
-    assert {"vibetunnel-fwd", f"libplue_jwt{suffix}"} <= names
+    assert {"vibetunnel-fwd", f"libplue_jwt{suffix}", f"libvt_fwd{suffix}"} <= names
     for path in built:
         assert kind(path) == (system.split(".")[0], cpu), path.name

@@ -28,16 +28,23 @@ pub fn build(b: *std.Build) void {
     const library = b.addLibrary(.{
         .name = "vt_fwd",
         .linkage = .dynamic,
+        .use_llvm = true, // Zig's own x86 backend, Debug's default, crashes in a shared library
         .root_module = createModule(b, .library, target, optimize, config),
     });
     library.installHeader(b.path("include/vt_fwd.h"), "vt_fwd.h");
     b.installArtifact(library);
 
+    const sanitize_thread = b.option(
+        bool,
+        "sanitize-thread",
+        "Run the library's tests under the thread sanitizer",
+    );
     const test_step = b.step("test", "Run the unit tests");
     for ([_]Kind{ .program, .library }) |kind| {
         const module = createModule(b, kind, target, optimize, config);
         const tests = b.addTest(.{ .root_module = module });
         tests.root_module.strip = false;
+        if (kind == .library) tests.root_module.sanitize_thread = sanitize_thread;
         tests.root_module.addIncludePath(b.path("include"));
         test_step.dependOn(&b.addRunArtifact(tests).step);
     }

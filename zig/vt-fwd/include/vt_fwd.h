@@ -155,10 +155,10 @@ uint32_t vt_fwd_decoder_create(void);
 bool vt_fwd_decoder_destroy(uint32_t decoder);
 /* Looks at `bytes` up to the next frame. Typed text comes as it arrives, at most `out_cap` bytes
    at a time; a control message comes whole; heartbeats come without payload; other frames are
-   skipped. Call again with what was not used until the type is 0. VT_FWD_ERROR_OVERSIZED: the connection is
-   beyond help, and every further call says so. After VT_FWD_ERROR_BUFFER_TOO_SMALL, which only a
-   control message longer than `out_cap` causes, `frame->used` counts: the same message comes with
-   the next call. */
+   skipped. Call again with what was not used until the type is 0. VT_FWD_ERROR_OVERSIZED: the
+   connection is beyond help, and every further call says so. After VT_FWD_ERROR_BUFFER_TOO_SMALL,
+   which only a control message longer than `out_cap` causes, `frame->used` counts: the same
+   message comes with the next call. */
 int32_t vt_fwd_decoder_next(uint32_t decoder, const uint8_t *bytes, size_t len, uint8_t *out,
                             size_t out_cap, vt_fwd_frame *frame);
 

@@ -269,7 +269,7 @@ pub const Forwarder = struct {
         set(fds, .outer, if (f.outer.pending.len > 0) f.outer.fd else -1, out);
         set(fds, .listener, if (accepting) f.server.listener else -1, in);
         set(fds, .git, f.upkeep.gitFd(), in);
-        for (fds[slot_count..], f.server.clients) |*it, slot| {
+        for (fds[slot_count..], &f.server.clients) |*it, slot| {
             const fd = if (slot) |client| (if (client.wantsMore()) client.fd else -1) else -1;
             it.* = .{ .fd = fd, .events = in, .revents = 0 };
         }
@@ -414,7 +414,7 @@ pub const Forwarder = struct {
     fn inputWaits(f: *const Forwarder) bool {
         if (f.ending.exit_code != null) return false; // nobody will read it
         if (!f.keyboard.isEmpty()) return true;
-        for (f.server.clients) |slot| {
+        for (&f.server.clients) |slot| {
             if (slot) |client| if (!client.queue.isEmpty()) return true;
         }
         return false;

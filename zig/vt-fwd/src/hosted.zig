@@ -3,6 +3,7 @@
 //! that exits ends its sessions first; a child that the host forks has none of them.
 
 const std = @import("std");
+const builtin = @import("builtin");
 const posix = std.posix;
 const asciicast = @import("asciicast.zig");
 const cli = @import("cli.zig");
@@ -19,8 +20,9 @@ const Forwarder = forwarder_.Forwarder;
 const Handles = @import("handles.zig").Handles;
 const Log = @import("log.zig").Log;
 
-/// The loop needs a few pages; the rest is never touched.
-const stack_bytes = 512 * 1024;
+/// The loop needs a few pages, and the rest is never touched; a debug build copies structs of some
+/// 400 kB to the stack, several in one call.
+const stack_bytes = if (builtin.mode == .Debug) 16 * 1024 * 1024 else 512 * 1024;
 
 /// How long a host that exits waits for its sessions: once after SIGHUP, once after SIGKILL.
 const exit_patience_ns = std.time.ns_per_s;

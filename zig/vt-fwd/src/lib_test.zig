@@ -110,3 +110,49 @@ test "a buffer that is too small is told how large it should be, and nothing cha
     const len = lib.vt_fwd_session_parse("a", "{}", 2, large.ptr, large.len);
     try testing.expectEqual(@as(i64, @intCast(needed)), len);
 }
+
+/// Sessions of one thread, each to its end, and a handle that nobody holds any more.
+const Worker = struct {
+    number: usize,
+    folder: []const u8,
+    failed: bool = true,
+
+    fn work(worker: *Worker) void {
+        worker.run() catch return;
+        worker.failed = false;
+    }
+
+    fn run(worker: *Worker) !void {
+        for (0..4) |round| {
+            const script = if (round % 2 == 0) "seq 500; exit 3" else "read x";
+            var buffer: [512]u8 = undefined;
+            const config = try std.fmt.bufPrint(&buffer,
+                \\{{"argv":["/bin/sh","-c","{s}"],"control_dir":"{s}","id":"{d}-{d}","git":false}}
+            , .{ script, worker.folder, worker.number, round });
+            const session = lib.vt_fwd_start(config.ptr, config.len);
+            try testing.expect(session != 0);
+            try testing.expect(lib.vt_fwd_session_pid(session) > 0);
+            if (round % 2 == 1) try testing.expectEqual(0, lib.vt_fwd_kill(session, 9));
+            const expected: i32 = if (round % 2 == 0) 3 else 137;
+            try testing.expectEqual(expected, lib.vt_fwd_wait(session, 20_000));
+            try testing.expect(lib.vt_fwd_close(session));
+        }
+    }
+};
+
+test "threads start sessions and see their ends" {
+    // Not testing.tmpDir: a socket's path must be short.
+    var name: [64]u8 = undefined;
+    const folder = try std.fmt.bufPrint(&name, "/tmp/vt-test.{d}", .{std.c.getpid()});
+    try std.fs.makeDirAbsolute(folder);
+    defer std.fs.deleteTreeAbsolute(folder) catch {}; // then /tmp has a folder more
+    var workers: [4]Worker = undefined;
+    var threads: [4]std.Thread = undefined;
+    for (&workers, &threads, 0..) |*worker, *thread, number| {
+        worker.* = .{ .number = number, .folder = folder };
+        thread.* = try std.Thread.spawn(.{}, Worker.work, .{worker});
+    }
+    for (threads) |thread| thread.join();
+    for (workers) |worker| try testing.expect(!worker.failed);
+    try testing.expectEqual(0, lib.vt_fwd_running());
+}

@@ -226,6 +226,8 @@ def test_in_a_real_tmux(home: Home, need: Need) -> None:
         do("send-keys", "-t", "t", "echo from t'mu'x; stty size", "Enter")
         eventually(lambda: "from tmux\n24 80" in screen())
         do("resize-window", "-t", "t", "-x", "90", "-y", "20")
+        resized = home.session("x")
+        eventually(lambda: "90x20" in resized.recording(finished=False).of_kind("r"))
         do("send-keys", "-t", "t", "clear; stty size", "Enter")
         eventually(lambda: "20 90" in screen())
         title = do("display-message", "-p", "-t", "t", "#{pane_title}").strip()

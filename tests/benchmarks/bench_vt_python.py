@@ -82,10 +82,10 @@ def shown_after(argv: list[str]) -> float:
     begin = time.perf_counter()
     process = subprocess.Popen(argv, stdin=tty, stdout=tty, stderr=tty, start_new_session=True)
     seen = b""
-    while SCREEN.encode() not in seen[-65536:]:
+    while SCREEN.encode() not in seen:
         if not select.select([master], [], [], 60)[0]:
             raise TimeoutError(f"the screen does not come: {seen[-200:]!r}")
-        seen += os.read(master, 1 << 16)
+        seen = seen[-100:] + os.read(master, 1 << 16)
     seconds = time.perf_counter() - begin
     process.send_signal(signal.SIGTERM)
     while process.poll() is None:

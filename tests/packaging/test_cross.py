@@ -50,4 +50,6 @@ def test_all_packages_compile(target: str, tmp_path: Path) -> None:
     names = {path.name for path in built}
     assert {"vibetunnel-fwd", f"libplue_jwt{suffix}", f"libvt_fwd{suffix}"} <= names
     for path in built:
+        if path.read_bytes().startswith(b"#!"):
+            continue  # a script is the same everywhere
         assert kind(path) == (system.split(".")[0], cpu), path.name

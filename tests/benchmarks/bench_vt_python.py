@@ -6,6 +6,7 @@ ever adds.
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import select
@@ -20,7 +21,7 @@ import time
 from collections.abc import Callable
 from fcntl import ioctl
 
-from pyplue import vt
+from pyplue import ffi, vt
 
 ROUNDS = 100
 BEHIND_MB = int(os.environ.get("VT_BENCH_MB", "50"))
@@ -34,24 +35,31 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
 
 
 def starts(control: str) -> None:
-    """The call alone, as Popen returns when the program has been started; spawn when the session
-    runs and can be driven."""
+    """The call alone, as Popen returns when the program has been started; the others when the
+    session runs and can be driven: in this process, or in one of its own."""
     command = ["/bin/sleep", "5"]
-    plain, spawned = [], []
+    config = json.dumps({"argv": command, "control_dir": control}).encode()
+    plain, inside, spawned = [], [], []
     for _ in range(ROUNDS):
         seconds, process = timed(lambda: subprocess.Popen(command))
         plain.append(seconds)
         process.kill()
         process.wait()
+        seconds, handle = timed(lambda: ffi.vt.vt_fwd_start(config, len(config)))
+        inside.append(seconds)
+        ffi.vt.vt_fwd_kill(handle, signal.SIGKILL)
+        ffi.vt.vt_fwd_wait(handle, -1)
+        ffi.vt.vt_fwd_close(handle)
         seconds, session = timed(lambda: vt.spawn(command, control_dir=control))
         spawned.append(seconds)
         session.kill("KILL")
         session.wait()
     print(f"\nStart of a program, ms, {ROUNDS} in turns        best   median")
-    for name, times in [("subprocess.Popen", plain), ("pyplue.vt.spawn", spawned)]:
+    rows = [("subprocess.Popen", plain), ("libvt_fwd", inside), ("pyplue.vt.spawn", spawned)]
+    for name, times in rows:
         print(f"{name:36} {min(times) * 1e3:14.2f} {statistics.median(times) * 1e3:8.2f}")
     extra = (min(spawned) - min(plain), statistics.median(spawned) - statistics.median(plain))
-    print(f"{'the difference':36} {extra[0] * 1e3:14.2f} {extra[1] * 1e3:8.2f}")
+    print(f"{'pyplue.vt.spawn over Popen':36} {extra[0] * 1e3:14.2f} {extra[1] * 1e3:8.2f}")
 
 
 def hundred(control: str) -> None:

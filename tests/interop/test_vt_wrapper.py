@@ -45,11 +45,21 @@ def test_the_fallback_runs_the_command_once_and_records_it(home: Home) -> None:
     assert done.code == 7
     assert b"shown" in done.out
     assert (home.path / "ran").read_text() == "it's $(a) *\n"
-    assert f"vt: {home.path}/broken-fwd cannot start".encode() in done.err
+    assert f"{home.path}/broken-fwd cannot start: ".encode() in done.err
     assert f"using Node's {home.path}/bin/vibetunnel".encode() in done.err
     assert home.last.info["status"] == "exited"
     # Its recording may lack the end, but it is one.
     assert "shown" in (home.last.path / "stdout").read_text()
+
+
+def test_every_option_that_both_forwarders_have(home: Home) -> None:
+    log = home.path / "a log"
+    flags = ("-vvv", "--title-mode", "static", "--log-file", str(log), "-S")
+    env = {"VIBETUNNEL_USE_ZIG_FWD": "0"}
+    done = home.run("sh", "-c", "sleep 0.5; exit 5", flags=flags, env=env, timeout=60)
+    assert done.code == 5
+    assert home.last.info["exitCode"] == 5
+    assert log.exists()
 
 
 @pytest.mark.parametrize("env", [{"VIBETUNNEL_USE_ZIG_FWD": "0"}, None], ids=["off", "broken"])

@@ -244,7 +244,7 @@ def test_what_cannot_start_gives_way_once(home: Home, need, how: str) -> None:
     assert done.code == 42
     assert lines(home.path / "node") == ["fwd --session-id x -- true a b"]
     assert done.out == b""
-    assert f"vt: {native} cannot start, ".encode() in done.err
+    assert f"vt: vibetunnel-fwd: {native} cannot start: ".encode() in done.err
     assert why in done.err.decode()
     assert f"using Node's {home.env['VIBETUNNEL_BIN']}".encode() in done.err
     assert os.listdir(home.work) == []
@@ -256,6 +256,13 @@ def test_where_there_is_none_it_is_nodes_without_a_word(home: Home) -> None:
     done = vt(home, "true")
     assert (done.code, done.err) == (42, b"")
     assert lines(home.path / "node") == ["fwd -- true"]
+
+
+def test_asked_for_the_native_one_it_says_that_there_is_none(home: Home) -> None:
+    alone(home)
+    done = vt(home, "true", VIBETUNNEL_USE_ZIG_FWD="1")
+    assert done.code == 42
+    assert b"vt: vibetunnel-fwd: not found beside vt or on PATH; using Node's" in done.err
 
 
 @pytest.mark.parametrize("value", ["", "1"])

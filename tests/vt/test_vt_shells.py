@@ -199,6 +199,13 @@ def test_a_program_on_path_starts_without_the_shell(home: Home, need, shell: str
     assert not (home.path / "rc_was_read").exists()
 
 
+@pytest.mark.parametrize("shell", POSIX)
+def test_with_shell_wrap_an_alias_comes_before_the_program(home: Home, need, shell: str) -> None:
+    done = home.run("sh", "x", flags=("--shell-wrap",), env=through(need, shell))
+    assert (done.code, done.out) == (0, b"the alias of a program x\r\n")
+    assert home.run("cat", "/dev/null", flags=("--shell-wrap",), env=through(need, shell)).code == 0
+
+
 def test_without_shell_wrap_an_alias_is_not_found(home: Home, need) -> None:
     done = home.run("show_alias", flags=("-S",), env=through(need, "bash"))
     assert done.code == 127

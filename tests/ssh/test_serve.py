@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,7 @@ def test_another_file_is_not_taken_for_a_pid_file(team: Team, work: Path):
         (["--port", "ssh"], 2, "'ssh' is no port"),
         (["--host", "localhost"], 2, "no numeric IPv4 or IPv6 address"),
         (["--host", "192.0.2.1"], 1, "192.0.2.1"),
+        (["--metrics-port", "-1"], 2, "'-1' is no port"),
         (["--log-format", "xml"], 2, "'xml'"),
         (["--max-stale", "soon"], 2, "'soon' is no number of seconds"),
         (["--max-stale", "-1"], 2, "is no number of seconds"),
@@ -315,6 +317,27 @@ def test_a_port_in_use_is_one_line(team: Team):
     assert str(port) in answer.stderr
     assert answer.stderr.count("\n") == 1
     assert not (team.directory / "pid").exists()
+
+
+def test_a_metrics_port_in_use_is_one_line(team: Team):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        answer = team.run("serve", "--port", "0", "--metrics-port", str(port))
+    assert answer.returncode == 1
+    assert f"port {port}: Address already in use" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+def test_metrics_can_be_scraped(team: Team):
+    with serving(team, "--metrics-port", "0") as server:
+        Client(server).ssh("x")
+        Client(server, "mallory").ssh("x")
+        server.wait_for_line("connection", verdict="refused: unknown_key")
+        with urllib.request.urlopen(server.hello["metrics"], timeout=10) as page:
+            text = page.read().decode()
+    assert server.hello["metrics"].startswith("http://127.0.0.1:")
+    assert 'plue_ssh_auth_failed_total{reason="unknown_key"} 1.0' in text
+    assert "plue_ssh_authenticated_total 1.0" in text
 
 
 def test_a_host_key_that_others_can_read_is_refused(team: Team):

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from pyplue.errors import PlueError
 from pyplue.ssh import libssh_version, version
-from pyplue.ssh.admin import access, host_key, keys, log, repositories, serve, users
+from pyplue.ssh.admin import access, doctor, host_key, keys, log, repositories, serve, users
 from pyplue.ssh.admin.parser import PROGRAM, Answer, Parser, UsageError, add_shared_options
 from pyplue.ssh.admin.text import plain
 from pyplue.ssh.errors import SshNameError
 
 # Each has a function add_commands(commands).
-COMMANDS = (serve, users, keys, repositories, access, host_key, log)
+COMMANDS = (serve, users, keys, repositories, access, host_key, doctor, log)
 
 _EPILOG = """\
 a first team:

@@ -56,13 +56,19 @@ def add_commands(commands: Commands) -> None:
     )
     serve.add_argument("--pid-file", metavar="FILE", type=Path, help="says which process it is")
     serve.add_argument(
+        "--metrics-port",
+        metavar="N",
+        type=port_number,
+        help="Prometheus' metrics at http://127.0.0.1:N/metrics, 0 is any; otherwise none",
+    )
+    serve.add_argument(
         "--log-format", choices=("text", "json"), default="text", help="otherwise text"
     )
     serve.add_argument(
         "--max-stale",
         metavar="SECONDS",
         type=seconds,
-        help="how long it goes on without its database; then everybody is refused; otherwise 60",
+        help="how long it goes on without its database; then everybody is refused; otherwise 300",
     )
 
 
@@ -170,6 +176,7 @@ def _serve(options: argparse.Namespace) -> int:
     refusals = RefusalFile(state.refusals)
     signals = Signals()
     with _logging(options.log_format, refusals), contextlib.ExitStack() as stack:
+        metrics = stack.enter_context(_metrics(options.metrics_port))
         try:
             server.start()
         except SshConfigError as error:
@@ -183,7 +190,7 @@ def _serve(options: argparse.Namespace) -> int:
         if pid_file:
             pid_file.write()
             stack.callback(pid_file.remove)
-        _announce(options, state, store, server, host_key)
+        _announce(options, state, store, server, host_key, metrics)
         reload = _Reload(options, settings, server, refusals)
         status = run(server, signals, reload, at_end)
     return status
@@ -260,8 +267,27 @@ def _logging(form: str, refusals: RefusalFile) -> Iterator[None]:
         refusals.close()
 
 
+@contextmanager
+def _metrics(port: int | None) -> Iterator[str | None]:
+    """The page for Prometheus, if one is wanted; its URL."""
+    if port is None:
+        yield None
+        return
+    try:
+        from pyplue.ssh.metrics import serve_metrics  # needs prometheus-client
+    except ImportError as error:
+        raise SshError(str(error)) from None
+    with serve_metrics(port) as page:
+        yield page.url
+
+
 def _announce(
-    options: argparse.Namespace, state: State, store: Store, server: GitServer, host_key: Path
+    options: argparse.Namespace,
+    state: State,
+    store: Store,
+    server: GitServer,
+    host_key: Path,
+    metrics: str | None,
 ) -> None:
     clone = f"git clone {clone_url(options, server.port)}/{_example(store)}"
     try:
@@ -279,6 +305,7 @@ def _announce(
         "database": store.database.name,
         "repositories": str(state.repositories),
         "libssh": libssh_version(),
+        "metrics": metrics,
     }
     bracketed = f"[{options.host}]" if ":" in options.host else options.host
     text = [
@@ -286,6 +313,7 @@ def _announce(
         f"on        {bracketed}:{server.port}, libssh {libssh_version()}",
         f"users in  {plain(store.database.name)}",
         f"host key  {fingerprint} {kind}" if fingerprint else f"host key  {host_key}",
+        *([f"metrics   {metrics}"] if metrics else []),
         clone,
     ]
     # Nobody need read it: the server is up whether or not somebody does.

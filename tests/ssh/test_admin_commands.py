@@ -519,6 +519,35 @@ def test_root_does_not_make_files_that_the_server_cannot_use(run: Run, state: Pa
     assert run("user", "list", "--json").document == []
 
 
+@pytest.mark.parametrize("raw", [b"\xff", b"a/\xed\xa0\x80", b"\xc3\xa9"])
+def test_bytes_that_are_no_text_are_refused(team: Run, raw: bytes):
+    word = os.fsdecode(raw)
+    for words in (
+        ("user", "add", word),
+        ("user", "remove", word),
+        ("key", "add", word, "ssh-ed25519 AAAA"),
+        ("key", "remove", word),
+        ("repo", "create", f"alice/{word}"),
+        ("repo", "remove", word, "--yes"),
+        ("access", "grant", "alice/project", word, "read"),
+        ("access", "show", word),
+    ):
+        outcome = team(*words)
+        assert refuses(outcome, "", outcome.status) and outcome.status in (1, 2), words
+
+
+def test_output_that_cannot_be_written_is_an_error(team: Run, state: Path):
+    with open("/dev/full", "w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-m", "pyplue.ssh", "user", "list"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert answer.returncode == 1
+    assert answer.stderr == "pyplue.ssh: No space left on device\n"
+
+
 def test_what_others_wrote_into_the_database_cannot_harm_a_terminal(run: Run, state: Path):
     run("user", "add", "alice")
     connection = sqlite3.connect(state / "plue.sqlite")

@@ -87,7 +87,8 @@ class Directories:
             yield move
         except BaseException:
             for source, target in moved:
-                os.rename(target, source)
+                with _explained(f"move {target} back to {source} by hand"):
+                    os.rename(target, source)
             raise
 
     def discard(self, temporary: Path) -> None:
@@ -156,10 +157,11 @@ def _flush_one(path: Path) -> None:
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explained(cure: str = "") -> Iterator[None]:
     try:
         yield
     except SshError:
         raise
     except OSError as error:
-        raise SshError(f"{error.filename or 'the repositories'}: {error.strerror}") from error
+        what = f"{error.filename or 'the repositories'}: {error.strerror}"
+        raise SshError(f"{what}: {cure}" if cure else what) from error

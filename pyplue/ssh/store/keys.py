@@ -102,7 +102,8 @@ class Keys(Rows):
                 found = table.c.fingerprint == key
                 if key.isascii() and key.isdigit() and len(key) < 10:
                     found = table.c.id == int(key)
-                if connection.execute(sa.delete(table).where(found)).rowcount == 0:
+                deleted = sa.delete(table).where(found)
+                if not key.isprintable() or connection.execute(deleted).rowcount == 0:
                     raise SshRefusedError(
                         f"there is no key {key}: name it by its fingerprint SHA256:... or its "
                         "number, as key list shows them"

@@ -23,7 +23,9 @@ class Rows:
     def _user_id(self, connection: sa.Connection, name: str) -> int:
         users = self._tables.users
         query = sa.select(users.c.id).where(users.c.username == name)
-        found: int | None = connection.execute(query).scalar_one_or_none()
+        found: int | None = None
+        if name.isprintable():  # what is not may be more than a driver can take
+            found = connection.execute(query).scalar_one_or_none()
         if found is None:
             check_user(name)
             raise SshRefusedError(f"there is no user {name}: add one first")
@@ -37,7 +39,9 @@ class Rows:
             .join_from(repositories, users, repositories.c.user_id == users.c.id)
             .where(users.c.username == owner, repositories.c.name == name)
         )
-        found: int | None = connection.execute(query).scalar_one_or_none()
+        found: int | None = None
+        if text.isprintable():
+            found = connection.execute(query).scalar_one_or_none()
         if found is None:
             check_repository(text)
             raise SshRefusedError(f"there is no repository {text}: create it first")

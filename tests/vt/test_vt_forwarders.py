@@ -118,7 +118,9 @@ def test_the_one_that_is_named(home: Home) -> None:
     env = {"VIBETUNNEL_FWD_BIN": str(home.path / "native-fwd")}
     assert vt(home, "true", **env).code == 5
     assert vt(home, "true", **{**env, "VIBETUNNEL_FWD_BIN": "../native-fwd"}).code == 5
-    assert lines(home.path / "native") == ["-- true"] * 2
+    home.env["PATH"] += f":{home.path}"
+    assert vt(home, "true", VIBETUNNEL_FWD_BIN="native-fwd").code == 5
+    assert lines(home.path / "native") == ["-- true"] * 3
 
 
 def test_its_options_reach_the_forwarder(home: Home) -> None:

@@ -10,6 +10,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import sysconfig
 import tempfile
 import time
@@ -18,7 +19,6 @@ from pathlib import Path
 
 from pyplue import ffi, vt
 from pyplue.ratelimit import RateLimiter
-from pyplue.ssh import GitServer
 
 
 def tokens() -> str:
@@ -131,20 +131,21 @@ def limits() -> str:
 
 
 def git_over_ssh() -> str:
-    """Serves a repository of an SQLite store; the real git pushes to it and clones it."""
-    from pyplue.ssh.store import Store  # needs pyplue[ssh]
-
+    """Sets up a team with python -m pyplue.ssh; the real git pushes to its server and clones."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", root / "key"], check=True
         )
-        store = Store(root / "forge.sqlite", root / "repositories")
-        for name in ("alice", "bob"):
-            store.users.add(name)
-        store.keys.add("alice", (root / "key.pub").read_text())
-        store.repositories.create("alice/project")
-        store.repositories.create("bob/secret")
+        forge = [sys.executable, "-m", "pyplue.ssh", "--state", str(root / "state")]
+        for command in (
+            ["user", "add", "alice"],
+            ["key", "add", "alice", str(root / "key.pub")],
+            ["repo", "create", "alice/project"],
+            ["user", "add", "bob"],
+            ["repo", "create", "bob/secret"],
+        ):
+            subprocess.run([*forge, *command], check=True, stdout=subprocess.DEVNULL)
 
         ssh = f"ssh -F none -i {root}/key -o IdentitiesOnly=yes -o StrictHostKeyChecking=no"
         ssh += f" -o UserKnownHostsFile={root}/known_hosts -o BatchMode=yes -o LogLevel=ERROR"
@@ -161,19 +162,30 @@ def git_over_ssh() -> str:
         (root / "work" / "large.bin").write_bytes(os.urandom(size))
         git("-C", root / "work", "add", "-A")
         git("-C", root / "work", "commit", "-q", "-m", "First")
-        with GitServer(
-            store.repositories.root, store=store, port=0, host_key=root / "host_key"
-        ) as server:
-            address = f"ssh://git@127.0.0.1:{server.port}"
-            pushed_s = git(
-                "-C", root / "work", "push", "-q", f"{address}/alice/project", "HEAD:main"
-            )
-            cloned_s = git("clone", "-q", f"{address}/alice/project.git", root / "again")
-            refused = subprocess.run(
-                ["git", "clone", f"{address}/bob/secret", root / "no"],
-                env=environment,
-                capture_output=True,
-            )
+        with (
+            open(root / "log", "w") as log,
+            subprocess.Popen(
+                [*forge, "serve", "--port", "0", "--json"], stdout=subprocess.PIPE, stderr=log
+            ) as server,
+        ):
+            try:
+                hello = server.stdout.readline() if server.stdout else b""
+                if not hello:
+                    raise RuntimeError(f"no server: {(root / 'log').read_text()}")
+                address = f"ssh://git@127.0.0.1:{json.loads(hello)['port']}"
+                pushed_s = git(
+                    "-C", root / "work", "push", "-q", f"{address}/alice/project", "HEAD:main"
+                )
+                cloned_s = git("clone", "-q", f"{address}/alice/project.git", root / "again")
+                refused = subprocess.run(
+                    ["git", "clone", f"{address}/bob/secret", root / "no"],
+                    env=environment,
+                    capture_output=True,
+                )
+            finally:
+                server.terminate()
+        if server.returncode != 0:
+            raise RuntimeError(f"the server ended badly: {(root / 'log').read_text()}")
         if (root / "again" / "large.bin").read_bytes() != (
             root / "work" / "large.bin"
         ).read_bytes():
@@ -182,7 +194,7 @@ def git_over_ssh() -> str:
             raise RuntimeError("somebody else's repository was given away")
     return (
         f"the real git pushed {size >> 20} MB in {pushed_s:.1f} s and cloned them in"
-        f" {cloned_s:.1f} s, with users and keys from SQLite; another's repository was"
+        f" {cloned_s:.1f} s through python -m pyplue.ssh on SQLite; another's repository was"
         " refused"
     )
 

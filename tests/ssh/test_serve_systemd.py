@@ -1,0 +1,35 @@
+"""examples/plue-ssh.service, as systemd reads it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from source_tree import ROOT
+
+from .serving import run
+
+UNIT = ROOT / "examples" / "plue-ssh.service"
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path):
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/opt/plue/bin/python", sys.executable))
+    answer = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True
+    )
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_the_unit_runs_a_command_that_is_one(tmp_path: Path):
+    line = next(line for line in UNIT.read_text().splitlines() if line.startswith("ExecStart="))
+    program, *words = line.removeprefix("ExecStart=").split()
+    assert (program, words[:2]) == ("/opt/plue/bin/python", ["-m", "pyplue.ssh"])
+    # What it says about a database that cannot be: the options before it were understood.
+    answer = run(*words[2:], PLUE_SSH_STATE=str(tmp_path), PLUE_SSH_DATABASE="mysql://x/y")
+    assert answer.returncode == 1
+    assert "no database at a mysql: URL" in answer.stderr

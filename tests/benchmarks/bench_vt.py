@@ -127,6 +127,18 @@ def runners(folder: Path) -> list[Runner]:
     return found
 
 
+def wrappers() -> list[Runner]:
+    """The commands that people type. Once they have started, the forwarders above do the work."""
+    found = []
+    if shutil.which("vt"):
+        vt = Runner("vt", lambda name, command: ["vt", "--session-id", name, *command], 20, None)
+        found.append(vt)
+    if NODE_CLI.exists() and shutil.which("bash"):
+        theirs = ["env", f"VIBETUNNEL_BIN={NODE_CLI}", "bash", str(NODE_CLI.parents[1] / "bin/vt")]
+        found.append(Runner("VibeTunnel's vt", lambda _, command: [*theirs, *command], 3, None))
+    return found
+
+
 def shell_words(command: list[str]) -> str:
     import shlex
 
@@ -184,9 +196,10 @@ class Bench:
 
     def start(self) -> dict[str, tuple[float, float]]:
         """Seconds to the first byte and to the end of `/bin/echo`."""
-        taken: dict[str, list[tuple[float, float]]] = {runner.name: [] for runner in self.runners}
-        for turn in range(max(runner.rounds for runner in self.runners) * 2):
-            for runner in self.runners:
+        started = self.runners + wrappers()
+        taken: dict[str, list[tuple[float, float]]] = {runner.name: [] for runner in started}
+        for turn in range(max(runner.rounds for runner in started) * 2):
+            for runner in started:
                 if turn >= runner.rounds * 2:
                     continue
                 _, argv = self.argv(runner, ["/bin/echo", "MARK"])
@@ -361,6 +374,13 @@ def main() -> None:
                 f" {end * 1e3:7.1f} ms {(end - plain_end) * 1e3:+7.1f}"
                 f" {memory:>8} {shown_rate:>16} {whole:>9}"
                 f" {p50:5.0f} us {p50 - bare_p50:+5.0f} {p99:5.0f} us {p99 - bare_p99:+5.0f}"
+            )
+        for runner in wrappers():
+            first, end = start[runner.name]
+            print(
+                f"{runner.name:20}"
+                f" {first * 1e3:7.1f} ms {(first - plain_first) * 1e3:+7.1f}"
+                f" {end * 1e3:7.1f} ms {(end - plain_end) * 1e3:+7.1f}"
             )
         fwd, node = "vibetunnel-fwd", "Node vibetunnel fwd"
         if fwd in start and node in start:

@@ -84,8 +84,8 @@ def read_keys(text: str) -> list[KeyLine]:
 
 
 def _key_lines(text: str) -> Iterator[KeyLine]:
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip(" \t\r\ufeff")
+    for number, line in enumerate(re.split("\r\n|\n|\r", text), 1):
+        line = line.strip(" \t\ufeff")
         if line and not line.startswith("#"):
             try:
                 options, rest = _split_options(line)
@@ -96,8 +96,9 @@ def _key_lines(text: str) -> Iterator[KeyLine]:
 
 def parse_key(line: str) -> PublicKey:
     """A line "type base64 [comment]"; SshRefusedError says why it may not log in."""
-    words = line.strip().split(None, 2)
-    if len(words) < 2 or "\n" in line.strip():
+    line = line.strip()
+    words = line.split(None, 2)
+    if len(words) < 2 or "\n" in line or "\r" in line:
         raise SshRefusedError("not a public key: a line is type, base64 and comment")
     kind, text = words[:2]
     if "-cert-v0" in kind:

@@ -7,6 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pyplue.ssh import SshRefusedError
 from pyplue.ssh.public_keys import TEXT_MAX, parse_blob, parse_key, read_keys
@@ -100,6 +102,7 @@ def rsa(bits: int, exponent: int = 65537) -> str:
         ("ssh-dss AAAAB3NzaC1kc3M=", "DSA is broken"),
         ("ssh-ed25519-cert-v01@openssh.com AAAA", "certificates cannot log in here"),
         (ED25519 + "\n" + SK, "not a public key"),
+        (ED25519 + " x\r" + SK, "not a public key"),
     ],
 )
 def test_what_is_no_good_key_is_refused(text: str, reason: str):
@@ -195,3 +198,29 @@ def test_a_long_line_of_options_takes_no_long_time():
     for text in ('a="' + '\\"' * 100_000, "a," * 200_000, '"' * 200_001, "x" * 500_000 + " "):
         (one,) = read_keys(f"{text} {ED25519}")
         assert one.key is None
+
+
+def test_lines_end_as_anywhere():
+    for end in ("\n", "\r\n", "\r"):
+        lines = read_keys(f"{ED25519} a{end}{end}{SK} b{end}")
+        assert [(one.number, one.key.comment) for one in lines] == [(1, "a"), (3, "b")]
+
+
+WORDS = st.sampled_from(
+    ["ssh-ed25519", "ssh-rsa", "ssh-dss", ED25519, SK, ED25519.split()[1], '"', "\\", ",", " ",
+     "\n", "\r", "\t", "#", "\0", "\ufeff", "\u2028", "restrict", "command=", "AAAA", "="]
+)  # fmt: skip
+
+
+@given(st.lists(WORDS | st.text(max_size=5), max_size=30).map("".join))
+def test_any_text_is_read_or_refused(text: str):
+    """What is taken is one line, a key that parses again, and nothing that could harm."""
+    try:
+        lines = read_keys(text)
+    except SshRefusedError:
+        return
+    for one in lines:
+        assert (one.key is None) == bool(one.refusal)
+        if one.key:
+            assert parse_key(f"{one.key.line} {one.key.comment}") == one.key
+            assert one.key.comment.isprintable()

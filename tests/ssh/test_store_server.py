@@ -374,9 +374,39 @@ def test_a_database_that_is_silent_counts_as_away(
         finally:
             postgres.freeze(False)
         eventually(lambda: reads(alice, "alice/project"))
-    refused, back = away_lines(caplog)
+    refused, late, back = away_lines(caplog)
     assert refused == "everybody is refused until the database is back: it is silent"
-    assert back == "the database answers again"
+    assert late.startswith("the database answers too late; what was read")
+    assert back.startswith("the database is back after")
+
+
+def test_keys_that_cannot_be_put_in_force_are_not_forgotten(
+    forge: Forge, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Were it so, a revoked key would go on for good."""
+    store = make_store(str(tmp_path / "forge.sqlite"), tmp_path, forge, poll_s=0.1, max_stale_s=0.5)
+    watch = store.watch()
+    watch.load()
+    in_force: list[object] = []
+
+    def refuse(keys: object) -> None:
+        if keys:
+            raise SshError("the table is full")
+        in_force.append(keys)
+
+    watch.start(refuse)
+    try:
+        store.keys.add("alice", forge.keys["bob"].line)
+        eventually(lambda: not watch.status()["in_force"])
+        eventually(lambda: in_force == [{}])
+        assert not watch.allows("alice", "alice/project", False)
+        assert "the table is full" in watch.status()["error"]
+        watch._apply = in_force.append
+        eventually(lambda: watch.status()["available"])
+        assert len(in_force[-1]["alice"]) == 2
+        assert watch.allows("alice", "alice/project", False)
+    finally:
+        watch.stop()
 
 
 def test_a_server_stops_while_the_database_is_silent(

@@ -121,21 +121,22 @@ class Watch:
         with self._polling:
             asked_at = time.monotonic()
             try:
-                snapshot = self._changes.poll()
-                self._confirmed_at = asked_at
-                self._put_in_force(snapshot or self._snapshot)
+                snapshot = self._changes.poll() or self._snapshot
+                if time.monotonic() - asked_at > self._max_stale_s:
+                    raise SshDatabaseError("the database answers too late")
+                self._put_in_force(snapshot)
             except Exception as error:  # whatever it is, the thread must go on
                 self._changes.close()  # and read everything again
                 self._failed(error)
+            else:
+                self._confirmed_at = asked_at
+                self._succeeded()
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        old, self._snapshot = self._snapshot, snapshot
-        if not self._fresh():
-            return  # an answer to a question of long ago: the next one counts
-        changed = snapshot is not old and snapshot.keys != old.keys
-        if self._apply and (self._refusing or changed):
+        changed = snapshot is not self._snapshot and snapshot.keys != self._snapshot.keys
+        if self._apply and (changed or self._refusing):
             self._apply(snapshot.keys)
-        self._succeeded()
+        self._snapshot = snapshot
 
     def _failed(self, error: Exception) -> None:
         if not self._error:
@@ -166,5 +167,5 @@ class Watch:
             away_s = time.monotonic() - self._away_since
             logger.warning("the database is back after %.1f s", away_s)
         elif self._refusing:
-            logger.warning("the database answers again")
+            logger.warning("the database is back")
         self._error, self._refusing = "", False

@@ -8,6 +8,7 @@ import unicodedata
 from typing import Any
 
 import pyte
+from pyte import modes
 from pyte.screens import wcwidth
 
 from pyplue.vt.replay import ALTERNATE
@@ -19,9 +20,8 @@ class Terminal(pyte.Screen):
     """pyte's screen with what it lacks."""
 
     def __init__(self, cols: int, rows: int) -> None:
-        self._main: dict[int, Any] | None = (
-            None  # the main screen's rows, while the alternate one is shown
-        )
+        # The main screen's rows and saved cursor, while the alternate one is shown.
+        self._main: tuple[dict[int, Any], list[Any]] | None = None
         self._last = " "
         super().__init__(cols, rows)
 
@@ -31,16 +31,36 @@ class Terminal(pyte.Screen):
         super().reset()
 
     def draw(self, data: str) -> None:
-        if not data.isascii():
-            # pyte drops the rest of a text at a character without a width.
-            data = "".join(c for c in data if wcwidth(c) > 0 or unicodedata.combining(c))
-        if data:
+        if data.isascii():
             self._last = data[-1]
-            super().draw(data)
+            return super().draw(data)
+        # pyte drops the rest of a text at a character without a width, and puts half of a wide one
+        # into the last column.
+        for character in data:
+            width = wcwidth(character)
+            if width <= 0 and not unicodedata.combining(character):
+                continue
+            if width == 2 and self.cursor.x == self.columns - 1 and modes.DECAWM in self.mode:
+                self.cursor.x = self.columns
+            self._last = character
+            super().draw(character)
 
     def repeat(self, count: int | None = None) -> None:
         """REP: the last character again."""
         self.draw(self._last * min(count or 1, self.columns * self.lines))
+
+    def delete_lines(self, count: int | None = None) -> None:
+        self._fill_rows()
+        super().delete_lines(count)
+
+    def insert_lines(self, count: int | None = None) -> None:
+        self._fill_rows()
+        super().insert_lines(count)
+
+    def _fill_rows(self) -> None:
+        """pyte forgets to move rows that nothing was ever written to."""
+        for y in range(self.lines):
+            _ = self.buffer[y]
 
     def scroll_up(self, count: int | None = None) -> None:
         self._scroll(self.delete_lines, count)
@@ -65,10 +85,14 @@ class Terminal(pyte.Screen):
         super().save_cursor()
 
     def restore_cursor(self) -> None:
-        if self.savepoints:
-            point = self.savepoints[-1]
-            self.savepoints.append(point._replace(cursor=copy.copy(point.cursor)))
+        """The place stays remembered; the scroll region does not matter for it."""
+        if not self.savepoints:
+            return super().restore_cursor()
+        point = self.savepoints[-1]
+        self.savepoints.append(point._replace(cursor=copy.copy(point.cursor)))
         super().restore_cursor()
+        self.cursor.x = min(point.cursor.x, self.columns - 1)
+        self.cursor.y = min(point.cursor.y, self.lines - 1)
 
     def save_cursor_of_csi(self, *_: int) -> None:
         self.save_cursor()
@@ -77,33 +101,44 @@ class Terminal(pyte.Screen):
         self.restore_cursor()
 
     def cursor_up(self, count: int | None = None) -> None:
+        """The scroll region stops the cursor only from within."""
         self.ensure_hbounds()  # beyond the last column, pyte would wrap after the move
-        super().cursor_up(count)
+        top = self.margins.top if self.margins and self.cursor.y >= self.margins.top else 0
+        self.cursor.y = max(self.cursor.y - (count or 1), top)
 
     def cursor_down(self, count: int | None = None) -> None:
         self.ensure_hbounds()
-        super().cursor_down(count)
+        bottom = self.lines - 1
+        if self.margins and self.cursor.y <= self.margins.bottom:
+            bottom = self.margins.bottom
+        self.cursor.y = min(self.cursor.y + (count or 1), bottom)
+
+    def set_margins(self, top: int | None = None, bottom: int | None = None) -> None:
+        super().set_margins(top, bottom)
+        self.cursor_position()  # also when the region is the whole screen again
 
     def cursor_to_line(self, line: int | None = None) -> None:
         self.ensure_hbounds()
         super().cursor_to_line(line)
 
-    def set_mode(self, *modes: int, **kwargs: Any) -> None:
-        super().set_mode(*modes, **kwargs)
-        if kwargs.get("private") and self._main is None and set(modes) & set(ALTERNATE):
-            if 1049 in modes:
+    def set_mode(self, *numbers: int, **kwargs: Any) -> None:
+        super().set_mode(*numbers, **kwargs)
+        if kwargs.get("private") and self._main is None and set(numbers) & set(ALTERNATE):
+            if 1049 in numbers:
                 self.save_cursor()
-            self._main = dict(self.buffer)
+            self._main = dict(self.buffer), self.savepoints
+            self.savepoints = []
             self.buffer.clear()
 
-    def reset_mode(self, *modes: int, **kwargs: Any) -> None:
-        super().reset_mode(*modes, **kwargs)
-        if kwargs.get("private") and self._main is not None and set(modes) & set(ALTERNATE):
+    def reset_mode(self, *numbers: int, **kwargs: Any) -> None:
+        super().reset_mode(*numbers, **kwargs)
+        if kwargs.get("private") and self._main is not None and set(numbers) & set(ALTERNATE):
+            rows, self.savepoints = self._main
             self.buffer.clear()
-            self.buffer.update(self._main)
+            self.buffer.update(rows)
             self._main = None
             self._keep_within()
-            if 1049 in modes:
+            if 1049 in numbers:
                 self.restore_cursor()
 
     def resize(self, lines: int | None = None, columns: int | None = None) -> None:

@@ -103,7 +103,8 @@ class Screen:
         if not line:
             return ""
         text = []
-        x, end = 0, max(line) + 1
+        # pyte keeps what was pushed out at the right.
+        x, end = 0, min(max(line) + 1, self.cols)
         while x < end:
             data = line[x].data or " "
             text.append(data)

@@ -221,6 +221,8 @@ def shown(*texts: str, cols: int = 40, rows: int = 5) -> str:
         ("\x1b(0lqk\x1b(B", "┌─┐"),
         ("e\u0301 👩‍💻! ❤️!", "é 👩💻! ❤!"),
         ("日本\b\bx", "日x"),
+        ("\x1b[1;40H日本", "\n日本"),
+        ("\x1b[4;6r\x1b[Hx\x1b[5A\x1b[Dy\x1b[r!", "!"),
         ("1\r\n2\r\n3\x1b[S", "2\n3"),
         ("1\r\n2\x1b[T", "\n1\n2"),
         ("\x1b7a\x1b8b\x1b8c", "c"),

@@ -32,7 +32,12 @@ class Command(Server):
     def __init__(self, forge: Forge, directory: Path, *prefix: str) -> None:
         self.forge = forge
         self.directory = directory
-        config = {"repositories": str(forge.repositories), "kill_grace_s": 2, "drain_timeout_s": 1}
+        config = {
+            "repositories": str(forge.repositories),
+            "kill_grace_s": 2,
+            "drain_timeout_s": 1,
+            "push_queue": 64,
+        }
         (directory / "config.json").write_text(json.dumps(config))
         self.write_keys(forge.people())
         self._events = directory / "events.jsonl"
@@ -80,10 +85,14 @@ def test_it_serves_and_ends_well(forge: Forge, work: Path):
     with command(forge, work) as server:
         client = Client(server, directory=work)
         clone = client.clone("alice/project", "clone")
-        commit(forge, clone, "by the command")
+        pushed = commit(forge, clone, "by the command")
         client.git("push", "-q", "origin", "main:refs/heads/by-the-command", cwd=clone)
         assert server.end() == 0
         assert server.events("stopped")
+        [push] = server.events("push")
+        assert push["updates"] == [
+            {"ref": "refs/heads/by-the-command", "old": "0" * 40, "new": pushed}
+        ]
         assert server.stderr.read_text() == ""
 
 

@@ -1,11 +1,13 @@
 """What the host learns of pushes: exactly the references that git has updated, and all of them.
 
-PLUE_SSH_PUSHERS=50 has more of them push at once.
+PLUE_SSH_PUSHERS=50 has more of them push at once, PLUE_SSH_KILLED_PUSHES=300 kills more of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -21,6 +23,7 @@ import pytest
 from .forge import Client, Forge, Server, commit, serve
 
 PUSHERS = int(os.environ.get("PLUE_SSH_PUSHERS", "8"))
+KILLED = int(os.environ.get("PLUE_SSH_KILLED_PUSHES", "24"))
 REFERENCES = 5000
 ZERO = "0" * 40
 
@@ -301,6 +304,52 @@ def test_a_push_counts_although_its_client_was_killed(told, forge, work, name):
     assert forge.git("rev-parse", "main", cwd=bare(forge, name)) == pushed
     assert (work / "post").read_text() == f"alice {name}\n"
     assert told.has_no_children()
+
+
+def test_pushes_killed_at_any_moment_are_told_if_and_only_if_they_count(told, forge, work, name):
+    alice = Client(told, directory=work)
+    clone = alice.clone(name, "clone")
+    start = forge.git("rev-parse", "HEAD", cwd=clone)
+    tips = []
+    for _ in range(KILLED):
+        tips.append(commit(forge, clone, "file", os.urandom(1 << 20)))
+        forge.git("reset", "-q", "--hard", start, cwd=clone)
+    chance = random.Random(5)
+    hook(forge, name, "update", "sleep 0.05")
+
+    def push_and_die(number: int) -> None:
+        client = subprocess.Popen(
+            [
+                "git",
+                "push",
+                "-q",
+                "origin",
+                *(f"{tips[number]}:refs/heads/k{number}-{n}" for n in range(3)),
+            ],
+            cwd=clone,
+            env=alice.environment(),
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(chance.uniform(0.03, 0.7))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(client.pid, signal.SIGKILL)
+        client.wait()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(push_and_die, range(KILLED)))
+    told.settled(connections=0, gits_running=0)
+    assert told.has_no_children()
+    told.settled(pushes_waiting=0)
+    refs = forge.objects(bare(forge, name)).splitlines()
+    there = {tuple(line.split()) for line in refs if line.startswith("refs/heads/k")}
+    time.sleep(0.1)  # the last one is written down after it is counted
+    pushes = [push for push in told.pushes() if push["repository"] == name]
+    assert all(push["confirmed"] for push in pushes)
+    found = [update for push in pushes for update in updates(push)]
+    assert {(ref, new) for ref, old, new in found if old == ZERO} == there
+    assert len(found) == len(there)
+    print(f"{KILLED} pushes killed, {len(pushes)} counted, with {len(there)} references")
 
 
 def test_a_push_that_was_cut_off_changes_nothing_and_is_not_told(told, forge, work, name):

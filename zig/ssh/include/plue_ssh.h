@@ -239,24 +239,25 @@ bool plue_ssh_decision_reply(uint32_t id, bool allow, const char *principal);
 /*
  * What has been pushed, for a host that keeps something in step with its repositories. With
  * "push_queue" above 0 every git-receive-pack that has updated references leaves a notice here
- * when it has ended, and nothing is dropped: a push for whose notice there would be no room is
- * refused before it begins (queue_full). Notices outlive ssh_server_stop, not the process: at
- * its own start a host looks for itself.
+ * when it has ended, and nothing is dropped: while so many wait, new pushes are refused before they
+ * begin (queue_full); those that run already are let finish. Notices outlive ssh_server_stop, not
+ * the process: at its own start a host looks for itself.
  *
  * plue_ssh_push_next: returns the length in bytes, without the NUL, of the oldest notice that is
  * not done, 0 when there is none. It is written to `json` if `capacity` has room for it and its
  * NUL; else nothing is, and the call is to be repeated with more (NULL and 0 only ask). The same
  * notice comes again until plue_ssh_push_done. JSON:
- *   {"id":9,"kind":"push","repository":"alice/repo","path":"/srv/git/alice/repo.git",
+ *   {"id":9,"event":"push","repository":"alice/repo","path":"/srv/git/alice/repo.git",
  *    "principal":"alice","fingerprint":"SHA256:...","address":"10.0.0.1","connection":3,
  *    "time":1700000000.123456,"confirmed":true,
  *    "updates":[{"ref":"refs/heads/main","old":"<id or zeros>","new":"<id or zeros>"}]}
  * "updates" are exactly the references that git reported as updated, in the order it was asked
  * for; zeros stand for "not there" (created, deleted). "confirmed" false: git's report was not
  * heard, because it was killed or its client wanted none; then they are all that it was asked
- * for and did not report as refused: compare with the repository. Of a deletion whose "old" is
- * no object of the repository git checks nothing, and neither is it known here. Bytes of names
- * that are no UTF-8 are written as the lone surrogates U+DC80 to U+DCFF.
+ * for and did not report as refused: compare with the repository. As to a post-receive hook, a
+ * symbolic reference is told by its own name. Of a deletion whose "old" is no object of the
+ * repository git checks nothing, and neither is it known here. Bytes of names that are no UTF-8
+ * are written as the lone surrogates U+DC80 to U+DCFF.
  *
  * plue_ssh_push_done: the notice with this "id" is not needed any more; the next one can be
  * taken. false when it is not the oldest.

@@ -34,7 +34,7 @@ pub const Push = struct {
     /// The client's command list cannot be followed: the push must not go on.
     fault: ?push_request.Error = null,
 
-    /// null: there is no room for its notice.
+    /// null: too many notices wait already.
     pub fn create(
         allocator: std.mem.Allocator,
         events: *Events,
@@ -135,7 +135,7 @@ pub const Push = struct {
 
     /// The JSON object of the notice but for its beginning.
     fn writeMembers(push: *const Push, out: *std.Io.Writer) std.Io.Writer.Error!void {
-        try out.writeAll("\"kind\":\"push\"");
+        try out.writeAll("\"event\":\"push\"");
         inline for (@typeInfo(About).@"struct".fields) |field| {
             try out.writeAll(",\"" ++ field.name ++ "\":");
             const value = @field(push.about, field.name);
@@ -259,9 +259,9 @@ fn expectNotice(expected: ?[]const u8, request: []const u8, report: []const u8) 
     const json = out[0..pushes.next(&out)];
     const members = expected orelse {
         try testing.expectEqual(0, json.len);
-        return testing.expect(pushes.reserve());
+        return testing.expectEqual(0, pushes.reserved);
     };
-    const head = "{\"id\":1,\"kind\":\"push\",\"repository\":\"alice/a\"," ++
+    const head = "{\"id\":1,\"event\":\"push\",\"repository\":\"alice/a\"," ++
         "\"path\":\"/srv/a\\\"b\",\"principal\":\"alice\",\"fingerprint\":\"SHA256:x\"," ++
         "\"address\":\"10.0.0.1\",\"connection\":7,\"time\":";
     try testing.expectStringStartsWith(json, head);
@@ -329,5 +329,5 @@ test "what cannot be followed never reaches git" {
     try testing.expectEqual(error.Malformed, push.fault.?);
     push.finish();
     try testing.expectEqual(0, pushes.count());
-    try testing.expect(pushes.reserve());
+    try testing.expectEqual(0, pushes.reserved);
 }

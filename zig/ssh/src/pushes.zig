@@ -44,7 +44,7 @@ pub const Pushes = struct {
         return pushes.capacity.load(.monotonic) > 0;
     }
 
-    /// Room for one notice; `put` or `release` follows. false: too many wait. Pushes that run do not
+    /// Room for one notice; `put` or `release` follows. false: too many wait. Running pushes do not
     /// count: whoever only begins some must not keep others out.
     pub fn reserve(pushes: *Pushes) bool {
         pushes.mutex.lock();

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 
 import psycopg
@@ -334,6 +336,64 @@ def test_whoever_is_killed_in_between_can_do_it_again(
         os.utime(path, (0, 0))
     team.repositories.create("alice/later")
     assert not list(root.glob("alice/.pyplue-*"))
+
+
+BUSY = """
+import random, sys
+from pyplue.ssh import SshRefusedError
+from pyplue.ssh.store import Store
+
+store = Store(*sys.argv[1:])
+print("ready", flush=True)
+while True:
+    name, other = (f"alice/{random.choice('abcd')}" for _ in range(2))
+    try:
+        random.choice([
+            lambda: store.repositories.create(name),
+            lambda: store.repositories.create(name, adopt=True),
+            lambda: store.repositories.rename(name, other),
+            lambda: store.repositories.remove(name),
+            lambda: store.access.grant(name, "bob", "read"),
+        ])()
+    except SshRefusedError:
+        pass
+"""
+
+
+def test_processes_killed_at_any_moment_leave_what_can_be_put_right(
+    team: Store, database: str, tmp_path: Path
+):
+    """PLUE_SSH_STORE_KILLS (3) is how many are killed at work."""
+    root = tmp_path / "repositories"
+    for number in range(int(os.environ.get("PLUE_SSH_STORE_KILLS", "3"))):
+        process = subprocess.Popen(
+            [sys.executable, "-c", BUSY, database, str(root)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.1 + random.random() / 5)
+        assert process.poll() is None
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        # One step at most is between row and directory: whichever is alone goes by itself.
+        listed = {one.name: one.path for one in team.repositories.all()}
+        alone = [name for name, path in listed.items() if path is None]
+        orphans = [
+            path.stem
+            for path in (root / "alice").glob("[a-z].git")
+            if f"alice/{path.stem}" not in listed
+        ]
+        assert len(alone) <= 1 and len(orphans) <= 1, (number, alone, orphans)
+        for name in orphans:
+            team.repositories.create(f"alice/{name}", adopt=True)
+        for name in alone:
+            team.repositories.remove(name)
+        for one in team.repositories.all():
+            assert one.path and (one.path / "HEAD").read_text() == "ref: refs/heads/main\n"
+    if database.startswith("sqlite"):
+        connection = sqlite3.connect(database.removeprefix("sqlite:///"))
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 def test_of_many_who_create_the_same_one_wins(team: Store, database: str, tmp_path: Path):

@@ -568,6 +568,48 @@ def test_a_hundred_sessions_at_once_leave_nothing(home: Home):
     assert all(session.info["exitCode"] == 3 for session in home.sessions())
 
 
+def test_a_wait_may_be_longer_than_any_clock(home: Home):
+    handle = start(home, "sleep", "0.1")
+    assert vt.vt_fwd_wait(handle, 2**63 - 1) == 0
+    assert vt.vt_fwd_wait(handle, -(2**63)) == 0
+    assert vt.vt_fwd_close(handle)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_AS and /proc")
+def test_a_host_without_memory_for_a_session_gets_an_error(home: Home):
+    out = run_host(
+        home,
+        """
+        import resource
+        def configuration(name):
+            return json.dumps({"argv": ["true"], "control_dir": control, "id": name}).encode()
+        def attempt(text):
+            handle = vt.vt_fwd_start(text, len(text))
+            if handle == 0:
+                return vt.vt_fwd_error_name(vt.vt_fwd_last_error()).decode()
+            code = vt.vt_fwd_wait(handle, 10_000)
+            vt.vt_fwd_close(handle)
+            return code
+        assert attempt(configuration("first")) == 0
+        texts = [configuration(f"m{number}") for number in range(40)]
+        size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        results = []
+        for number, text in enumerate(texts):
+            resource.setrlimit(resource.RLIMIT_AS, (size + number * 65536, -1))
+            results.append(attempt(text))
+            resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+        print(json.dumps(results))
+        assert vt.vt_fwd_running() == 0
+        """,
+    )
+    results = json.loads(out)
+    assert set(results) <= {0, "out_of_memory", "system"}
+    assert results[0] == "out_of_memory"
+    assert results[-1] == 0
+    for session in home.sessions():
+        assert session.info["status"] == "exited", session.id
+
+
 def test_threads_that_use_each_others_handles(home: Home):
     """Random calls on shared, closed and made-up handles: errors, never a crash or a hang."""
     shared: list[int] = [0, 4096, 2**32 - 1]
@@ -615,6 +657,9 @@ def test_threads_that_use_each_others_handles(home: Home):
 # ---- from C --------------------------------------------------------------------------------------
 
 C_PROGRAM = r"""
+#ifdef __linux__
+#define _GNU_SOURCE
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -627,6 +672,9 @@ int main(int argc, char **argv) {
              "{\"argv\":[\"sh\",\"-c\",\"echo from C; exit 5\"],\"id\":\"c\","
              "\"control_dir\":\"%s\"}",
              argv[1]);
+#ifdef __linux__
+    clearenv(); /* then there is not even an empty environment */
+#endif
     uint32_t session = vt_fwd_start((const uint8_t *)config, strlen(config));
     if (session == 0) {
         puts(vt_fwd_last_message());

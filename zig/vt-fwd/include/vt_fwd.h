@@ -22,7 +22,8 @@
  * sessions, decoders, recordings and filters are the parent's. A process that calls exit() or
  * returns from main ends its sessions first (see vt_fwd_shutdown); one that is killed leaves
  * session.json as a killed vibetunnel-fwd does: the terminal hangs up, and readers see that the
- * process is gone. Do not unload the library while sessions run.
+ * process is gone. Descriptors that the library has opened are its own: a process that closes all
+ * there are, or unloads the library, must have no sessions.
  */
 #ifndef VT_FWD_H
 #define VT_FWD_H
@@ -94,7 +95,8 @@ const char *vt_fwd_version(void);
    vibetunnel-fwd does, and returns at once with the session's handle, or 0. The command runs, the
    socket can be connected to, and session.json says so. `config` is one JSON object in UTF-8:
 
-     argv            the command and its words (required)
+     argv            the command and its words (required); those that are not UTF-8 need
+                     vibetunnel-fwd
      cwd             where it runs (default: this process's working directory)
      env             its environment as an object (default: this process's); TERM and
                      VIBETUNNEL_SESSION_ID are set in either

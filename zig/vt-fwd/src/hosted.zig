@@ -8,9 +8,9 @@ const posix = std.posix;
 const asciicast = @import("asciicast.zig");
 const cli = @import("cli.zig");
 const clock = @import("clock.zig");
-const pages = @import("pages.zig");
 const control_dir = @import("control_dir.zig");
 const forwarder_ = @import("forwarder.zig");
+const pages = @import("pages.zig");
 const session_ = @import("session.zig");
 const session_files = @import("session_files.zig");
 const spawn = @import("spawn.zig");
@@ -213,7 +213,6 @@ const Run = struct {
     command: spawn.Command,
     environment: []const [*:0]const u8,
     git: bool,
-    home: []const u8,
     id_buffer: [control_dir.max_id_bytes]u8,
     request_read: posix.fd_t,
     request_write: posix.fd_t,
@@ -229,7 +228,9 @@ const Run = struct {
         const config = try start_config.parse(arena, text, problem);
         const now_ms = clock.epochMs();
         const id = config.id orelse defaultId(&run.id_buffer, now_ms);
-        run.paths = try .init(arena, config.control_dir, id);
+        const home = getenv("HOME");
+        const chosen = config.control_dir orelse getenv("VIBETUNNEL_CONTROL_DIR");
+        run.paths = try .init(arena, chosen, home, id);
         if (!run.paths.fits()) {
             problem.set("control_dir", "and id make a socket path of over 103 bytes, to which " ++
                 "nobody could connect");
@@ -244,20 +245,19 @@ const Run = struct {
         run.log = .{ .level = .silent, .path = null };
         run.size = config.size;
         run.git = config.git;
-        run.home = try arena.dupe(u8, posix.getenv("HOME") orelse "");
         run.session = .{
             .id = id,
             .name = if (config.name) |name| .fromBytes(name) else title.defaultName(.{
                 .argv0 = config.argv[0],
                 .cwd = cwd,
-                .home = run.home,
+                .home = home orelse "",
             }),
             .command = config.argv,
             .cwd = cwd,
             .started_at = session_.isoTime(now_ms),
             .initial_size = config.size,
             .version = version,
-            .nested = posix.getenv("VIBETUNNEL_SESSION_ID") != null,
+            .nested = getenv("VIBETUNNEL_SESSION_ID") != null,
         };
         run.environment = config.env orelse try ownEnvironment(arena);
         run.command = .{
@@ -288,9 +288,15 @@ const Run = struct {
         }) catch unreachable; // 4 + 20 + 1 + 11 + 1 + 10 characters at most
     }
 
+    /// Of the host, until it changes its environment.
+    fn getenv(name: [*:0]const u8) ?[]const u8 {
+        return std.mem.span(std.c.getenv(name) orelse return null);
+    }
+
     /// A copy: the host may change its own at any time.
     fn ownEnvironment(arena: std.mem.Allocator) ![]const [*:0]const u8 {
         var list: std.ArrayList([*:0]const u8) = .empty;
+        if (@intFromPtr(std.c.environ) == 0) return &.{}; // after clearenv(3)
         var entry = std.c.environ;
         while (entry[0]) |text| : (entry += 1) {
             try list.append(arena, try arena.dupeZ(u8, std.mem.span(text)));

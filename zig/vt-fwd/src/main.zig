@@ -114,6 +114,11 @@ fn logPath(allocator: std.mem.Allocator, options: *const cli.Options) ?[:0]const
     return std.fmt.allocPrintSentinel(allocator, "{s}/.vibetunnel/log.txt", .{home}, 0) catch null;
 }
 
+fn pathsOf(allocator: std.mem.Allocator, id: []const u8) error{OutOfMemory}!session_files.Paths {
+    const chosen = posix.getenv("VIBETUNNEL_CONTROL_DIR");
+    return .init(allocator, chosen, posix.getenv("HOME"), id);
+}
+
 /// Renames a session: on disk first, which is what counts; its forwarder is told if it listens.
 fn updateTitle(
     allocator: std.mem.Allocator,
@@ -122,7 +127,7 @@ fn updateTitle(
     text: []const u8,
 ) error{OutOfMemory}!u8 {
     const id = options.session_id.?; // the command line was refused without it
-    const paths: session_files.Paths = try .init(allocator, null, id);
+    const paths = try pathsOf(allocator, id);
     const name: title.Name = .fromBytes(text);
     var directory = session.Directory.existing(paths.directory) orelse {
         log.print(.@"error", "there is no session {s}", .{id});
@@ -171,7 +176,7 @@ fn runSession(
     const now_ms = clock.epochMs();
     const id = options.session_id orelse
         control_dir.defaultId(&id_buffer, @intCast(now_ms), session.ownPid());
-    const paths: session_files.Paths = try .init(allocator, null, id);
+    const paths = try pathsOf(allocator, id);
     if (!paths.fits()) {
         log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
             "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{

@@ -13,14 +13,14 @@ pub const Paths = struct {
     fifo: [:0]const u8,
     socket: [:0]const u8,
 
-    /// Below `control_directory`, or where our environment says.
+    /// `chosen` and `home` are the environment's, as `control_dir.root` has them.
     pub fn init(
         allocator: std.mem.Allocator,
-        control_directory: ?[]const u8,
+        chosen: ?[]const u8,
+        home: ?[]const u8,
         id: []const u8,
     ) error{OutOfMemory}!Paths {
-        const chosen = control_directory orelse posix.getenv("VIBETUNNEL_CONTROL_DIR");
-        const root = try control_dir.root(allocator, chosen, posix.getenv("HOME"));
+        const root = try control_dir.root(allocator, chosen, home);
         const args = .{ root, id };
         return .{
             .directory = try std.fmt.allocPrintSentinel(allocator, "{s}/{s}", args, 0),

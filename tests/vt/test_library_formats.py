@@ -227,7 +227,7 @@ def filtered(parts: list[bytes]) -> bytes:
 
 
 # Titles up to their end, CAN, SUB, or the escape that begins something else.
-TITLE = re.compile(rb"\x1b\][012];[^\x07\x18\x1a\x1b]*(?:[\x07\x18\x1a]|\x1b\\|(?=\x1b)|\Z)")
+TITLE = re.compile(rb"\x1b\][012];[^\x07\x18\x1a\x1b]*(?:[\x07\x18\x1a]|\x1b\\|\x1b?\Z|(?=\x1b))")
 
 
 def terminal_bytes(rng: random.Random, size: int) -> bytes:

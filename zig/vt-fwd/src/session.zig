@@ -18,6 +18,10 @@ pub const max_json_bytes = 1024 * 1024;
 const lock_attempts = 20;
 const lock_pause_ns = 5 * std.time.ns_per_ms;
 
+/// A session that is starting has its session.json in this time.
+const json_attempts = 200;
+const json_pause_ns = 5 * std.time.ns_per_ms;
+
 const file_mode = 0o600;
 const dir_mode = 0o700;
 
@@ -134,6 +138,15 @@ pub const Directory = struct {
             };
             return true;
         }
+        return false;
+    }
+
+    /// Whether a forwarder of ours runs a session here, or is about to.
+    fn isLocked(directory: Directory) bool {
+        posix.flock(directory.fd, posix.LOCK.SH | posix.LOCK.NB) catch |err| {
+            return err == error.WouldBlock;
+        };
+        posix.flock(directory.fd, posix.LOCK.UN) catch {}; // closed soon, which unlocks it too
         return false;
     }
 
@@ -274,11 +287,22 @@ pub const Directory = struct {
     pub fn rename(directory: *Directory, name: *const Name) !void {
         var arena: std.heap.ArenaAllocator = .init(std.heap.page_allocator);
         defer arena.deinit();
-        const old = directory.readJson(arena.allocator()) orelse return error.NoSession;
+        const old = try directory.awaitJson(arena.allocator());
         const fields = [_]session_json.Field{
             .{ .key = "name", .value = .{ .string = name.slice() } },
         };
         try directory.replaceJson(try session_json.update(arena.allocator(), old, &fields));
+    }
+
+    /// A command that renames its own session first thing may be faster than its forwarder.
+    fn awaitJson(directory: Directory, gpa: std.mem.Allocator) error{NoSession}![]u8 {
+        for (0..json_attempts) |_| {
+            const locked = directory.isLocked(); // asked first: it may be the last moment
+            if (directory.readJson(gpa)) |text| return text;
+            if (!locked) break;
+            posix.nanosleep(0, json_pause_ns);
+        }
+        return error.NoSession;
     }
 
     /// The session's name as somebody may have changed it, safe to show.
@@ -533,6 +557,26 @@ test "what a killed forwarder left half written goes, what a live one writes sta
         const found = if (dir.statFile(name[0])) |_| true else |_| false;
         try testing.expectEqual(name[1], found);
     }
+}
+
+test "a session that is starting is waited for, and a directory that nobody runs is not" {
+    var tmp = testing.tmpDir(.{});
+    defer tmp.cleanup();
+    var buffer: [posix.PATH_MAX]u8 = undefined;
+    const path = try testPath(&tmp, &buffer, "t1");
+    var directory: Directory = try .open(path);
+    var other = Directory.existing(path).?;
+    defer other.close();
+    try testing.expect(other.isLocked());
+    var session = testSession();
+    try directory.publish(try directory.stage(&session));
+    const name: Name = .fromBytes("new");
+    try other.rename(&name);
+    try testing.expectEqualStrings("new", other.readName().?.slice());
+    directory.unlinkJson();
+    directory.close();
+    try testing.expect(!other.isLocked());
+    try testing.expectError(error.NoSession, other.rename(&name));
 }
 
 test "an id is refused while a session.json there names a live process" {

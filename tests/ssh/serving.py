@@ -23,7 +23,7 @@ from pyplue.ssh.store import Store
 from .forge import COMMAND_TIMEOUT_S, Client, Forge, Server, known_hosts
 
 PROGRAM = [sys.executable, "-m", "pyplue.ssh"]
-LARGE_MB = 16
+LARGE_MB = 12
 
 
 def run(
@@ -83,9 +83,10 @@ class Team:
 
     def large(self, repository: str) -> None:
         """A repository that takes a while to clone: more than is on its way at any time."""
-        name = f"large/{self.directory.name}"
-        self.path(repository).parent.mkdir(parents=True, exist_ok=True)
-        self.forge.large(name, LARGE_MB).rename(self.path(repository))
+        source = self.forge.repositories / "large/serving.git"
+        if not source.exists():
+            self.forge.large("large/serving", LARGE_MB)
+        shutil.copytree(source, self.path(repository))
         self.store.repositories.create(repository, adopt=True)
 
 

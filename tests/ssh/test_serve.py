@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -123,6 +124,18 @@ def test_it_goes_on_when_nobody_reads_its_log(team: Team):
         assert process.wait(timeout=30) == 0
 
 
+def test_a_load_balancer_is_believed(team: Team):
+    with serving(team, "--proxy-protocol-from", "127.0.0.0/8") as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as balancer:
+            balancer.sendall(b"PROXY TCP4 192.0.2.7 192.0.2.1 40000 22\r\n")
+            assert balancer.recv(100).startswith(b"SSH-2.0-plue")
+        server.wait_for_line("connection", address="192.0.2.7", verdict="no login")
+        with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+            stranger.sendall(b"SSH-2.0-stranger\r\n")
+            server.wait_for_line("connection", verdict="refused: proxy_missing")
+        assert "send-proxy-v2" in team.ask("log", "--reason", "proxy_missing").stdout
+
+
 # ---- signals ---------------------------------------------------------------------------------
 
 
@@ -162,6 +175,22 @@ def test_a_second_signal_ends_it_at_once(team: Team, work: Path):
         assert "fatal: early EOF" in messages
 
 
+def test_a_second_signal_ends_it_although_nobody_reads_its_log(team: Team):
+    words = [*PROGRAM, *team.options, "serve", "--json", "--port", "0"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, **pipes) as process:
+        port = json.loads(process.stdout.readline())["port"]
+        fcntl.fcntl(process.stderr, fcntl.F_SETPIPE_SZ, 4096)
+        for _ in range(100):
+            socket.create_connection(("127.0.0.1", port)).close()
+        time.sleep(0.5)  # the pipe is full now
+        process.terminate()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.terminate()
+        assert process.wait(timeout=10) == 1
+
+
 def test_sighup_reads_everything_again(team: Team, work: Path):
     config = work / "settings.json"
     config.write_text('{"max_channels": 5}')
@@ -182,6 +211,10 @@ def test_sighup_reads_everything_again(team: Team, work: Path):
         config.write_text("{")
         server.signal(signal.SIGHUP)
         server.wait_for_line("server", "the settings stay as they were")
+        config.write_text('{"max_channels": 5}')
+        shutil.copyfile(team.forge.keys["bob"].private, team.state / "ssh_host_ed25519_key")
+        server.signal(signal.SIGHUP)
+        server.wait_for_line("server", "restart the server for the new host key")
         assert mallory.ssh("x").returncode == 128
 
 

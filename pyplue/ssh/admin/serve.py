@@ -154,6 +154,10 @@ def seconds(text: str) -> float:
     return value
 
 
+# The log is written by Python, which may be busy while connections come in numbers.
+_EVENT_QUEUE = 16384
+
+
 def _serve(options: argparse.Namespace) -> int:
     settings = settings_of(options)
     state = state_of(options)
@@ -163,6 +167,7 @@ def _serve(options: argparse.Namespace) -> int:
         pid_file.check()
     _make_directory(state.repositories)
     host_key = options.host_key or state.host_key
+    limits: Limits = {"event_queue": _EVENT_QUEUE, **settings}
     server = GitServer(
         state.repositories,
         host=options.host,
@@ -170,11 +175,11 @@ def _serve(options: argparse.Namespace) -> int:
         host_key=host_key,
         store=store,
         on_push=_noted,
-        **settings,
+        **limits,
     )
     _raise_descriptor_limit()
     refusals = RefusalFile(state.refusals)
-    signals = Signals()
+    signals = Signals(pid_file.remove if pid_file else lambda: None)
     with _logging(options.log_format, refusals), contextlib.ExitStack() as stack:
         metrics = stack.enter_context(_metrics(options.metrics_port))
         try:
@@ -182,18 +187,13 @@ def _serve(options: argparse.Namespace) -> int:
         except SshConfigError as error:
             raise UsageError(str(error)) from None
         stack.callback(server.stop)
-
-        def at_end() -> None:
-            if pid_file:
-                pid_file.remove()
-
         if pid_file:
             pid_file.write()
             stack.callback(pid_file.remove)
-        _announce(options, state, store, server, host_key, metrics)
-        reload = _Reload(options, settings, server, refusals)
-        status = run(server, signals, reload, at_end)
-    return status
+        fingerprint = _fingerprint(host_key)
+        _announce(options, state, store, server, fingerprint, metrics)
+        reload = _Reload(options, settings, server, refusals, fingerprint)
+        return run(server, signals, reload)
 
 
 def _noted(_: Push) -> None:
@@ -209,11 +209,13 @@ class _Reload:
         settings: Limits,
         server: GitServer,
         refusals: RefusalFile,
+        fingerprint: str,
     ) -> None:
         self._options = options
         self._settings = settings
         self._server = server
         self._refusals = refusals
+        self._fingerprint = fingerprint
 
     def __call__(self) -> None:
         self._refusals.reopen()
@@ -228,15 +230,28 @@ class _Reload:
         except SshDatabaseError as error:
             logger.error("not reloaded, what was known stays: %s", error)
         try:
-            now = settings_of(self._options)
+            changed = self._changed()
         except (UsageError, SshError) as error:
             logger.error("the settings stay as they were: %s", error)
-            return
-        changed = sorted(
-            name for name in {*now, *self._settings} if now.get(name) != self._settings.get(name)
-        )
-        if changed:
-            logger.warning("restart the server for the new %s", ", ".join(changed))
+        else:
+            if changed:
+                logger.warning("restart the server for the new %s", ", ".join(changed))
+
+    def _changed(self) -> list[str]:
+        """What only a restart puts in force."""
+        now, before = settings_of(self._options), self._settings
+        changed = sorted(name for name in {*now, *before} if now.get(name) != before.get(name))
+        host_key = self._options.host_key or state_of(self._options).host_key
+        return changed + ["host key"] * (_fingerprint(host_key) != self._fingerprint)
+
+
+def _fingerprint(host_key: Path) -> str:
+    """With the key's type; "" when it cannot be read."""
+    try:
+        key = read_host_key(host_key)
+    except (SshError, SshRefusedError):
+        return ""
+    return f"{key.fingerprint} {key.type}"
 
 
 def _make_directory(path: Path) -> None:
@@ -286,21 +301,17 @@ def _announce(
     state: State,
     store: Store,
     server: GitServer,
-    host_key: Path,
+    fingerprint: str,
     metrics: str | None,
 ) -> None:
-    clone = f"git clone {clone_url(options, server.port)}/{_example(store)}"
-    try:
-        key = read_host_key(host_key)
-        fingerprint, kind = key.fingerprint, key.type
-    except (SshError, SshRefusedError):  # the server has read it; only we cannot
-        fingerprint, kind = "", ""
+    example = store.repositories.first() or "USER/REPOSITORY"
+    clone = f"git clone {clone_url(options, server.port)}/{example}"
     document = {
         "host": options.host,
         "port": server.port,
         "pid": os.getpid(),
         "clone": clone,
-        "fingerprint": fingerprint,
+        "fingerprint": fingerprint.partition(" ")[0],
         "state": str(state.directory),
         "database": store.database.name,
         "repositories": str(state.repositories),
@@ -312,13 +323,15 @@ def _announce(
         f"serving {plain(str(state.repositories))}",
         f"on        {bracketed}:{server.port}, libssh {libssh_version()}",
         f"users in  {plain(store.database.name)}",
-        f"host key  {fingerprint} {kind}" if fingerprint else f"host key  {host_key}",
+        f"host key  {fingerprint}",
         *([f"metrics   {metrics}"] if metrics else []),
         clone,
     ]
-    # Nobody need read it: the server is up whether or not somebody does.
-    with contextlib.suppress(OSError, ValueError):
+    try:
         print(json.dumps(document) if options.json else "\n".join(text), flush=True)
+    except OSError:
+        # Nobody need read it; nor may Python complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def clone_url(options: argparse.Namespace, port: int) -> str:
@@ -329,8 +342,3 @@ def clone_url(options: argparse.Namespace, port: int) -> str:
         host = socket.gethostname()
     host = f"[{host}]" if ":" in host else host
     return f"ssh://git@{host}" + ("" if number == 22 else f":{number}")
-
-
-def _example(store: Store) -> str:
-    repositories = store.repositories.all()
-    return repositories[0].name if repositories else "USER/REPOSITORY"

@@ -18,8 +18,8 @@ _DIRECTIONS = {
 }
 # Ends of a connection that are nobody's fault.
 _GOOD_ENDS = frozenset({"client", "stopping"})
-# libssh's words for who hangs up while keys are exchanged: a port scanner, a health check.
-_HUNG_UP = "Socket error: disconnected"
+# libssh's first words for who hangs up while keys are exchanged: a port scanner, a health check.
+_HUNG_UP = "Socket error: "
 # Bytes that a client sends which finds everything up to date: a flush packet.
 _NOTHING_TO_PUSH = 4
 _REFUSALS = frozenset({"refused", "auth_failed", "command_refused", "request_refused"})
@@ -174,4 +174,4 @@ def _end(event: Record, client: _Client) -> str:
 
 
 def _is_good_end(event: Record) -> bool:
-    return event.get("reason") in _GOOD_ENDS or event.get("detail") == _HUNG_UP
+    return event.get("reason") in _GOOD_ENDS or event.get("detail", "").startswith(_HUNG_UP)

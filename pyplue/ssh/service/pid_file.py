@@ -42,7 +42,10 @@ class PidFile:
         self.check()
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
         try:
-            temporary.write_text(f"{os.getpid()}\n")
+            temporary.unlink(missing_ok=True)
+            # Nobody else's file and no link: the directory may be one that many can write.
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "w") as file:
+                file.write(f"{os.getpid()}\n")
             os.rename(temporary, self._path)
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -17,11 +17,17 @@ _STOPPED = -1
 
 
 class Signals:
-    """Takes SIGTERM, SIGINT and SIGHUP from now on, one after the other."""
+    """Takes SIGTERM, SIGINT and SIGHUP from now on, one after the other.
 
-    def __init__(self) -> None:
+    The second that asks to stop calls `at_end` and ends the process at once, with status 1 and
+    whatever the threads are waiting for.
+    """
+
+    def __init__(self, at_end: Callable[[], None]) -> None:
         # The only queue that a signal handler may put something into.
         self._arrived: SimpleQueue[int] = SimpleQueue()
+        self._at_end = at_end
+        self._asked_to_stop = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._take)
 
@@ -33,31 +39,34 @@ class Signals:
         self._arrived.put(_STOPPED)
 
     def _take(self, number: int, _: FrameType | None) -> None:
+        if number != signal.SIGHUP:
+            if self._asked_to_stop:
+                self._at_end()
+                os._exit(1)
+            self._asked_to_stop = True
         self._arrived.put(number)
 
 
-def run(
-    server: GitServer, signals: Signals, reload: Callable[[], None], at_end: Callable[[], None]
-) -> int:
+def run(server: GitServer, signals: Signals, reload: Callable[[], None]) -> int:
     """Returns 0 when the server, which runs already, was told to stop and has drained.
 
-    SIGHUP calls `reload`. A second SIGTERM or SIGINT calls `at_end` and ends the process at once.
+    SIGHUP calls `reload`.
     """
     systemd.notify("READY=1", f"STATUS=port {server.port}")
     while signals.next() == signal.SIGHUP:
         systemd.reloading()
-        reload()
+        try:
+            reload()
+        except Exception:
+            logger.exception("not reloaded")
         systemd.notify("READY=1")
     systemd.notify("STOPPING=1")
     running = server.counters()["gits_running"]
+    threading.Thread(target=_stop, args=(server, signals), daemon=True).start()
+    # After that, for nobody may read the log any more.
     logger.info("stopping: %d git at work may finish; a second signal ends it at once", running)
-    stopping = threading.Thread(target=_stop, args=(server, signals), daemon=True)
-    stopping.start()
-    while (number := signals.next()) != _STOPPED:
-        if number != signal.SIGHUP:
-            logger.warning("stopped at once by a second signal")
-            at_end()
-            os._exit(1)
+    while signals.next() != _STOPPED:
+        pass  # SIGHUP: too late
     return 0
 
 

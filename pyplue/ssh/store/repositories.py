@@ -143,6 +143,19 @@ class Repositories(Rows):
             _, found = self._repository_id(connection, name)
         return next(one for one in self.all(found.owner) if one.name == str(found))
 
+    def first(self) -> str | None:
+        """The name of one of them, for an example."""
+        users, table = self._tables.users, self._tables.repositories
+        query = (
+            sa.select(users.c.username + "/" + table.c.name)
+            .join_from(table, users, table.c.user_id == users.c.id)
+            .order_by(table.c.id)
+            .limit(1)
+        )
+        with self._database.reading() as connection:
+            found: str | None = connection.execute(query).scalar_one_or_none()
+        return found
+
     def all(self, user: str | None = None) -> list[Repository]:
         """All repositories by name, or one user's."""
         users, table = self._tables.users, self._tables.repositories

@@ -84,8 +84,12 @@ class PushFeed:
 
     def join(self) -> None:
         """Waits for the thread, unless this is it: `on_push` may stop the server."""
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        if threading.current_thread() is self._thread:
+            return
+        assert self._stop_at is not None  # noqa: S101 (`finish` comes first)
+        self._thread.join(max(0.0, self._stop_at - time.monotonic()) + _LONGEST_WAIT_S)
+        if self._thread.is_alive():
+            logger.error("the server has stopped, but on_push has still not returned")
 
     def _run(self) -> None:
         while True:

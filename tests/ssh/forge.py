@@ -171,6 +171,16 @@ def known_hosts(forge: Forge, port: int) -> Path:
     return path
 
 
+class At:
+    """All that `Client` needs to know of a server: the port it is reached at."""
+
+    user = "git"
+
+    def __init__(self, forge: Forge, port: int) -> None:
+        self.forge, self.port = forge, port
+        self.known_hosts = known_hosts(forge, port)
+
+
 class Server:
     """A running server process: GitServer under Python or Bun, see `serve`."""
 
@@ -456,7 +466,7 @@ class Client:
 
     def __init__(
         self,
-        server: Server | Sshd,
+        server: Server | Sshd | At,
         key: str | None = "alice",
         *options: str,
         user: str | None = None,

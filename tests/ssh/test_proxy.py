@@ -12,16 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .forge import (
-    Client,
-    Forge,
-    Server,
-    commit,
-    free_port,
-    known_hosts,
-    serve,
-    wait_for_port,
-)
+from .forge import At, Client, Forge, Server, commit, free_port, serve, wait_for_port
 from .raw_client import RawClient
 
 pytestmark = pytest.mark.timeout(60)
@@ -49,18 +40,8 @@ def behind(forge: Forge) -> Iterator[Server]:
         yield running
 
 
-class Through:
-    """What `Client` needs to know of a server that is reached through another port."""
-
-    user = "git"
-
-    def __init__(self, forge: Forge, port: int) -> None:
-        self.forge, self.port = forge, port
-        self.known_hosts = known_hosts(forge, port)
-
-
 @contextmanager
-def haproxy(server: Server, options: str, directory: Path) -> Iterator[Through]:
+def haproxy(server: Server, options: str, directory: Path) -> Iterator[At]:
     """The real one, sending the header that `options` ask for."""
     port = free_port()
     (directory / "haproxy.cfg").write_text(
@@ -75,7 +56,7 @@ def haproxy(server: Server, options: str, directory: Path) -> Iterator[Through]:
     )
     try:
         wait_for_port(port)
-        yield Through(server.forge, port)
+        yield At(server.forge, port)
     finally:
         process.terminate()
         process.wait(timeout=10)

@@ -20,11 +20,10 @@ from typing import Any
 
 import pytest
 
-from .forge import Client, Forge, Server, commit, serve
+from .forge import At, Client, Forge, Server, commit, serve
 
 PUSHERS = int(os.environ.get("PLUE_SSH_PUSHERS", "8"))
 KILLED = int(os.environ.get("PLUE_SSH_KILLED_PUSHES", "24"))
-REFERENCES = 5000
 ZERO = "0" * 40
 
 pytestmark = pytest.mark.timeout(90)
@@ -39,6 +38,7 @@ def host(
         need("bun")
     settings = {"git_config": {"receive.advertisePushOptions": "true", "core.fsync": "none"}}
     with serve(forge, request.param, on_push={}, **settings) as running:
+        running.references = 5000 if request.param == "callback" else 500
         yield running
 
 
@@ -141,12 +141,12 @@ def test_thousands_of_references_in_one_push(host, forge, work, name):
     alice = Client(host, directory=work)
     clone = alice.clone(name, "clone")
     tip = forge.git("rev-parse", "HEAD", cwd=clone)
-    lines = "".join(f"create refs/heads/many/branch-{n:05} {tip}\n" for n in range(REFERENCES))
+    lines = "".join(f"create refs/heads/many/branch-{n:05} {tip}\n" for n in range(host.references))
     forge.git("update-ref", "--stdin", cwd=clone, input=lines.encode())
     alice.git("push", "-q", "origin", "refs/heads/many/*:refs/heads/many/*", cwd=clone)
     [push] = host.wait_for_push(name)
     assert updates(push) == [
-        (f"refs/heads/many/branch-{n:05}", ZERO, tip) for n in range(REFERENCES)
+        (f"refs/heads/many/branch-{n:05}", ZERO, tip) for n in range(host.references)
     ]
 
 
@@ -456,6 +456,55 @@ def test_a_server_that_stops_tells_of_all_pushes_first(forge, work, name, need, 
     assert [update[0] for push in own.pushes() for update in updates(push)] == [
         f"refs/heads/b{number}" for number in range(4)
     ]
+
+
+STOPS = """
+import sys, threading, time
+from pyplue.ssh import GitServer, Principal
+
+def on_push(push):
+    print(push.updates[0].ref, push.updates[0].created, flush=True)
+    if sys.argv[4] == "stop":
+        server.stop()
+        done.set()
+    else:
+        time.sleep(60)
+
+done = threading.Event()
+alice = Principal([sys.argv[3]], ["write *"])
+server = GitServer(sys.argv[1], port=0, host_key=sys.argv[2], keys={"alice": alice},
+                   on_push=on_push, drain_timeout_s=0)
+server.start()
+print(server.port, flush=True)
+if sys.argv[4] == "stop":
+    done.wait(30)
+else:
+    sys.stdin.readline()
+    server.stop()
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["stop", "hang"])
+def test_an_on_push_may_stop_the_server_or_hang(forge, work, name, way):
+    arguments = [str(forge.repositories), str(forge.keys["host"].private), forge.keys["alice"].line]
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPS, *arguments, way],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        alice = Client(At(forge, int(process.stdout.readline())), directory=work)
+        clone = alice.clone(name, "clone")
+        commit(forge, clone, "file")
+        alice.git("push", "-q", "origin", "main:new", cwd=clone)
+        assert process.stdout.readline() == "refs/heads/new True\n"
+        rest, _ = process.communicate("\n", timeout=30)
+        assert rest == "stopped\n"
+        assert process.returncode == 0
+    finally:
+        process.kill()
 
 
 def test_nobody_is_told_who_did_not_ask(forge, work, name):

@@ -1,4 +1,5 @@
-"""pyplue.vt beside subprocess: starting sessions, and coming to one with a long recording.
+"""pyplue.vt beside subprocess and pexpect: starting and driving programs, and coming to a session
+with a long recording.
 
 Part of `./dev bench vt`. The best of many, in turns, tells most: other work on the machine only
 ever adds.
@@ -21,6 +22,8 @@ import time
 from collections.abc import Callable
 from fcntl import ioctl
 
+import pexpect
+
 from pyplue import ffi, vt
 
 ROUNDS = 100
@@ -39,12 +42,16 @@ def starts(control: str) -> None:
     session runs and can be driven: in this process, or in one of its own."""
     command = ["/bin/sleep", "5"]
     config = json.dumps({"argv": command, "control_dir": control}).encode()
-    plain, inside, spawned = [], [], []
+    plain, expected, inside, spawned = [], [], [], []
     for _ in range(ROUNDS):
         seconds, process = timed(lambda: subprocess.Popen(command))
         plain.append(seconds)
         process.kill()
         process.wait()
+        if len(expected) < ROUNDS // 4:  # its close takes long
+            seconds, child = timed(lambda: pexpect.spawn(command[0], command[1:]))
+            expected.append(seconds)
+            child.close(force=True)
         seconds, handle = timed(lambda: ffi.vt.vt_fwd_start(config, len(config)))
         inside.append(seconds)
         ffi.vt.vt_fwd_kill(handle, signal.SIGKILL)
@@ -55,11 +62,43 @@ def starts(control: str) -> None:
         session.kill("KILL")
         session.wait()
     print(f"\nStart of a program, ms, {ROUNDS} in turns        best   median")
-    rows = [("subprocess.Popen", plain), ("libvt_fwd", inside), ("pyplue.vt.spawn", spawned)]
-    for name, times in rows:
+    for name, times in [
+        ("subprocess.Popen", plain),
+        ("pexpect.spawn, which records nothing", expected),
+        ("libvt_fwd", inside),
+        ("pyplue.vt.spawn", spawned),
+    ]:
         print(f"{name:36} {min(times) * 1e3:14.2f} {statistics.median(times) * 1e3:8.2f}")
     extra = (min(spawned) - min(plain), statistics.median(spawned) - statistics.median(plain))
     print(f"{'pyplue.vt.spawn over Popen':36} {extra[0] * 1e3:14.2f} {extra[1] * 1e3:8.2f}")
+
+
+def answers(control: str) -> None:
+    """From typing a line to seeing the answer of a program that reads lines."""
+    rounds = 50
+    command = ["/bin/sh", "-c", "while read x; do echo got-$x; done"]
+    child = pexpect.spawn(command[0], command[1:], encoding="utf-8", timeout=10)
+    child.delaybeforesend = None  # 50 ms, for passwords
+    session = vt.spawn(command, control_dir=control)
+
+    def ask_pexpect(number: int) -> None:
+        child.sendline(str(number))
+        child.expect_exact(f"got-{number}\r\n")
+
+    def ask_session(number: int) -> None:
+        session.send(f"{number}\r")
+        session.wait(f"got-{number}", timeout=10)
+
+    print(f"\nA line typed and answered, ms, {rounds} in turns  best   median")
+    times: dict[str, list[float]] = {"pexpect": [], "pyplue.vt, recorded, a real screen": []}
+    for number in range(rounds):
+        for taken, ask in zip(times.values(), (ask_pexpect, ask_session), strict=True):
+            taken.append(timed(lambda ask=ask, number=number: ask(number))[0])
+    for name, taken in times.items():
+        print(f"{name:36} {min(taken) * 1e3:14.2f} {statistics.median(taken) * 1e3:8.2f}")
+    child.close(force=True)
+    session.kill("KILL")
+    session.wait()
 
 
 def hundred(control: str) -> None:
@@ -135,6 +174,7 @@ def long_sessions(control: str) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vt.", dir="/tmp") as control:
         starts(control)
+        answers(control)
         hundred(control)
         long_sessions(control)
 

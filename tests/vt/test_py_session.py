@@ -310,6 +310,21 @@ def test_following_ends_when_the_directory_goes(home: Home) -> None:
         session.send("x")
 
 
+def test_a_session_goes_on_without_the_process_that_started_it(home: Home) -> None:
+    script = (
+        "from pyplue import vt; import sys;"
+        "print(vt.spawn(['sh', '-c', 'trap \"\" HUP; echo up; read x; echo got $x']).id)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=home.env, capture_output=True, text=True, check=True
+    )
+    session = vt.Session.open(done.stdout.strip(), control_dir=home.control)
+    session.wait("up", timeout=5)
+    session.send("it\r")
+    assert session.wait(timeout=5) == 0
+    assert session.text() == "up\nit\ngot it"
+
+
 def test_sessions_lists_the_oldest_first(home: Home) -> None:
     assert vt.sessions(control_dir=home.control) == []
     first = shell(home, session_id="zz")

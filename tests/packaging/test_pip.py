@@ -61,7 +61,8 @@ def test_the_wheel_is_tagged_for_the_platform_alone(wheel: Path):
 
 def test_the_wheel_holds_libraries_and_executables_and_no_sources(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
-    assert any(name.startswith("pyplue/_native/libplue_jwt.") for name in names)
+    for library in ("libplue_jwt", "libvt_fwd"):
+        assert any(name.startswith(f"pyplue/_native/{library}.") for name in names)
     for program in ("plue-jwt", "vibetunnel-fwd", "vt"):
         assert f"pyplue-0.1.0.data/scripts/{program}" in names
     assert "pyplue/py.typed" in names

@@ -99,7 +99,10 @@ const encoder = new TextEncoder();
 const decoder = new TextDecoder();
 
 /** The result of a function that fills a buffer, which is made as large as it asks for. */
-function filled(call: (out: Uint8Array, room: number) => number | bigint, room: number): Uint8Array {
+function filled(
+  call: (out: Uint8Array, room: number) => number | bigint,
+  room: number,
+): Uint8Array {
   for (;;) {
     const out = new Uint8Array(room);
     const length = Number(call(out, room));
@@ -335,7 +338,8 @@ export class Session {
     const title = [...plain].slice(0, 256).join("");
     void this.info; // throws when it is not there
     const file = join(this.path, "session.json");
-    const text = JSON.stringify({ ...JSON.parse(readFileSync(file, "utf8")), name: title }, null, 2);
+    const members = JSON.parse(readFileSync(file, "utf8")) as object;
+    const text = JSON.stringify({ ...members, name: title }, null, 2);
     const staged = join(this.path, `.session.json.${process.pid}.${++temporaries}.tmp`);
     writeFileSync(staged, `${text}\n`, { flag: "wx", mode: 0o600 });
     renameSync(staged, file);
@@ -354,7 +358,8 @@ export class Session {
     return new Promise((resolve, reject) => {
       const socket = connect(join(this.path, "ipc.sock"));
       const timer = setTimeout(() => {
-        finish(new VtError("timeout", "the session did not take all input: its program does not read"));
+        const why = "the session did not take all input: its program does not read";
+        finish(new VtError("timeout", why));
       }, timeoutMs);
       let late: ReturnType<typeof setTimeout> | undefined;
       let sent = false;

@@ -177,13 +177,7 @@ fn runSession(
     const id = options.session_id orelse
         control_dir.defaultId(&id_buffer, @intCast(now_ms), session.ownPid());
     const paths = try pathsOf(allocator, id);
-    if (!paths.fits()) {
-        log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
-            "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{
-            paths.socket, paths.socket.len, control_dir.max_socket_path_bytes,
-        });
-        return exit_startup;
-    }
+    if (!paths.fits()) return refusePath(log, paths.socket);
     var cwd_buffer: [posix.PATH_MAX]u8 = undefined;
     const cwd = posix.getcwd(&cwd_buffer) catch "/"; // removed, or not ours to know
     const context: title.Context = .{
@@ -239,6 +233,14 @@ fn runSession(
         log.print(.@"error", "cannot start {s}: {s}", .{ options.command[0], explain(err) });
         return exit_not_runnable;
     };
+}
+
+fn refusePath(log: *Log, socket: []const u8) u8 {
+    log.print(.@"error", "the socket path {s} has {d} bytes, the system allows {d}: " ++
+        "use a shorter VIBETUNNEL_CONTROL_DIR or session id", .{
+        socket, socket.len, control_dir.max_socket_path_bytes,
+    });
+    return exit_startup;
 }
 
 /// The size to start with, and whether somebody chose it.

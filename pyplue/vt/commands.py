@@ -252,7 +252,7 @@ class _Progress:
     """How much of a long work is done, on standard error when that is a terminal."""
 
     def __init__(self) -> None:
-        self._next = time.monotonic() + 0.5 if sys.stderr.isatty() else float("inf")
+        self._next = time.monotonic() + 0.3 if sys.stderr.isatty() else float("inf")
         self._shown = False
 
     def __call__(self, part: float) -> None:

@@ -15,6 +15,9 @@ from pyplue.vt.printable import printable
 from pyplue.vt.screen import Screen
 from pyplue.vt.transcript import Transcript
 
+# How many events are worked on before progress is told.
+_BATCH = 500
+
 # Called now and then with the part that is done, 0 to 1.
 Progress = Callable[[float], None]
 
@@ -79,10 +82,13 @@ def to_svg(
 
 
 def _batches(cast: CastReader, progress: Progress) -> Iterator[list[Event]]:
-    size = cast.size or 1
+    size, before = cast.size or 1, 0
     while events := cast.read():
-        yield events
-        progress(min(cast.position / size, 1.0))
+        for first in range(0, len(events), _BATCH):
+            yield events[first : first + _BATCH]
+            done = min((first + _BATCH) / len(events), 1.0)
+            progress(min((before + done * (cast.position - before)) / size, 1.0))
+        before = cast.position
         if events[-1].code == "x":
             break
 

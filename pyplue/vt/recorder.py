@@ -27,7 +27,13 @@ def record(
 ) -> AbstractContextManager[BlockRecording]: ...
 @overload
 def record(
-    path: StrPath, argv: Sequence[Word], *, cols: int = 80, rows: int = 24, **options: Any
+    path: StrPath,
+    argv: Sequence[Word],
+    *,
+    cols: int = 80,
+    rows: int = 24,
+    title: str | None = None,
+    **options: Any,
 ) -> AbstractContextManager[Session]: ...
 
 
@@ -63,6 +69,8 @@ def record(
         if options:
             raise TypeError(f"{next(iter(options))} is for a recording of a program: give argv")
         return BlockRecording(Path(path), cols, rows, title, echo)
+    if title is not None:
+        options.setdefault("name", title)
     return _recorded_session(Path(path), argv, {"cols": cols, "rows": rows, **options})
 
 

@@ -45,9 +45,10 @@ class Session:
     """A session; made by `spawn`, `sessions` and `Session.open`.
 
     The object holds nothing open and owns nothing: the session goes on without it. `send` and its
-    like connect to the session's socket, and return when the session has done what was asked; they
-    raise SessionExitedError after its end and SessionUnreachableError (both ConnectionErrors) when
-    nobody listens there.
+    like connect to the session's socket, and return when the session has done what was asked, or
+    after two seconds, when it has that before it and its program does not read. They raise
+    SessionExitedError after its end and SessionUnreachableError (both ConnectionErrors) when nobody
+    listens there.
     """
 
     def __init__(self, root: Path, session_id: str) -> None:

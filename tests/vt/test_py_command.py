@@ -371,7 +371,7 @@ def test_export_of_a_recording_that_was_cut(run: Run, home: Home) -> None:
 
 
 def test_a_long_export_shows_progress_on_a_terminal(home: Home) -> None:
-    lines: list[Any] = [[n, "o", f"\x1b[{n % 20};{n % 40}Hword{n}"] for n in range(25_000)]
+    lines: list[Any] = [[n, "o", f"\x1b[{n % 20};{n % 40}Hword{n}"] for n in range(50_000)]
     made(home, HEADER, *lines)
     argv: list[bytes | str] = [sys.executable, "-m", "pyplue.vt", "export", "made"]
     terminal = Terminal([*argv, "-o", str(home.path / "x.svg")], env=home.env)

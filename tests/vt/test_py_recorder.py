@@ -123,7 +123,7 @@ def test_what_cannot_be_recorded_is_said_and_changes_nothing(
 
 def test_a_program_is_recorded_while_it_is_driven(tmp_path: Path) -> None:
     path = tmp_path / "demo.cast"
-    with vt.record(path, ["python3", "-q"], cols=60, rows=10, name="a demo") as session:
+    with vt.record(path, ["python3", "-q"], cols=60, rows=10, title="a demo") as session:
         session.send("6 * 7", key="enter")
         session.wait("42", timeout=10)
         assert vt.sessions(control_dir=session.path.parent)

@@ -51,12 +51,12 @@ def test_python_drives_a_session_that_the_server_started(server: Server) -> None
     session.resize(100, 30)
     session.send("stty size\r")
     session.wait("30 100", timeout=5)
-    eventually(lambda: stream.of_kind("r") == ["100x30"])
+    eventually(lambda: "100x30" in stream.of_kind("r"), 20, "the resize in the stream")
     session.rename("from Python")
     assert (server.listed(session.id) or {})["name"] == "from Python"
     session.send("echo $((6*7))\r")
     session.wait("42", timeout=5)
-    eventually(lambda: "42" in server.text(session.id))
+    eventually(lambda: "42" in server.text(session.id), 20, "the answer in the server's text")
     events = session.events()
     session.send("exit 3\r")
     assert session.wait(timeout=10) == 3

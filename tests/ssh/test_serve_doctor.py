@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -74,6 +75,13 @@ def test_algorithms_are_those_that_clients_see(team: Team):
     assert found["algorithms", "warning"] == [
         "no post-quantum key exchange: curve25519-sha256; aes128-ctr"
     ]
+
+
+def test_a_server_behind_a_load_balancer_is_known_too(team: Team):
+    proxy = ("--proxy-protocol-from", "127.0.0.1")
+    with serving(team, *proxy) as server:
+        found = findings(team, "--port", str(server.port), *proxy)
+    assert found["port", "ok"] == [f"127.0.0.1 port {server.port}: a server is running"]
 
 
 def test_what_keeps_the_server_from_starting_is_said(team: Team):
@@ -267,7 +275,7 @@ def test_what_is_no_handshake_is_an_error(answer: bytes):
 
         def serve() -> None:
             connection, _ = listener.accept()
-            with connection:
+            with connection, contextlib.suppress(OSError):  # the peer may leave first
                 connection.sendall(answer)
                 connection.shutdown(socket.SHUT_WR)
 

@@ -270,8 +270,10 @@ def port(place: Place) -> Check:
 
 def _who_is_there(place: Place, where: str) -> Check:
     loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (recognised, not bound)
+    proxy = bool(place.settings.get("proxy_protocol_from"))
     try:
-        banner = handshake.ask(loopback.get(place.host, place.host), place.port).banner
+        host = loopback.get(place.host, place.host)
+        banner = handshake.ask(host, place.port, through_proxy=proxy).banner
     except (OSError, PlueError):
         banner = ""
     if banner == "SSH-2.0-plue":

@@ -24,9 +24,14 @@ class Offer(NamedTuple):
     macs: list[str]
 
 
-def ask(host: str, port: int) -> Offer:
-    """Raises OSError when nobody answers and SshError when it is no SSH server."""
+def ask(host: str, port: int, *, through_proxy: bool = False) -> Offer:
+    """Raises OSError when nobody answers and SshError when it is no SSH server.
+
+    `through_proxy`: begins with the PROXY header of a load balancer's own health check.
+    """
     with socket.create_connection((host, port), timeout=_TIMEOUT_S) as connection:
+        if through_proxy:
+            connection.sendall(b"PROXY UNKNOWN\r\n")
         stream = connection.makefile("rb")
         banner = stream.readline(_BANNER_MAX)
         if not banner.startswith(b"SSH-2.0-"):

@@ -71,11 +71,22 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
     Raises OSError when a file cannot be read; no file is no record.
     """
     with contextlib.ExitStack() as stack:
-        for file in reversed(_open_all(path, stack)):
-            while line := file.readline(_LINE_MAX):
-                record = _parse(line)
-                if record is not None:
-                    yield record
+        # Their names are no order: the server may have begun new ones meanwhile.
+        for file in sorted(_open_all(path, stack), key=_begins_at):
+            file.seek(0)
+            yield from _records(file)
+
+
+def _begins_at(file: BinaryIO) -> float:
+    first = next(_records(file), None)
+    return 0.0 if first is None else first["time"]
+
+
+def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    while line := file.readline(_LINE_MAX):
+        record = _parse(line)
+        if record is not None:
+            yield record
 
 
 def _open_all(path: Path, stack: contextlib.ExitStack) -> list[BinaryIO]:

@@ -1,8 +1,9 @@
 """Where to begin in a long recording, so that the screen is soon there and right.
 
 Short recordings are replayed whole. In long ones the last sequence that clears the screen is looked
-for, from the end back; session.json's lastClearOffset shortens the search. What was set before that
-point and still holds (size, alternate screen, modes) is looked up in a few megabytes before it.
+for near the end; where none is found, session.json's lastClearOffset counts, if it is near the end.
+What was set before that point and still holds (size, alternate screen, modes) is looked up in a few
+megabytes before it.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Start:
         )
 
 
-def find_start(path: Path, last_clear_offset: int = 0, whole: int = 256 << 10) -> Start:
+def find_start(path: Path, last_clear_offset: int = 0, whole: int = 1 << 20) -> Start:
     """Recordings of up to `whole` bytes are replayed from their beginning, longer ones from their
     last clear, or from `whole` bytes before their end where that is nearer."""
     reader = CastReader(path)

@@ -168,7 +168,7 @@ class Session:
         """The screen as a person sees it now, rows without spaces at their end; needs pyte.
 
         Of a long recording, what came before the last clear is not looked at, nor what is more
-        than 256 KiB back.
+        than 1 MiB back.
         """
         return self.screen().text()
 
@@ -221,6 +221,8 @@ class Session:
             text = session.wait("Password:")          # the text is on the screen; the screen
             match = session.wait(re.compile("(\\\\d+)%"))
             text = session.wait(quiet=0.5)            # no output for half a second; the screen
+
+        The screen is looked at every 30 ms or sooner: what scrolls by faster is in `events` only.
 
         Raises WaitTimeoutError (a TimeoutError), which shows the screen; SessionExitedError when
         the session ends before the text is there; SessionLostError when its forwarder was killed.

@@ -303,7 +303,7 @@ def test_a_long_recording_is_read_from_its_last_clear(home: Home) -> None:
         home,
         HEADER,
         [0, "o", "\x1b[?2004h\x1b[?25l"],
-        *lines_of(9000),
+        *lines_of(20_000),
         [1, "r", "50x6"],
         [2, "i", "\x1b[2J"],
         *output("\x1b[H\x1b[2Jfresh\r\n", "screen"),
@@ -317,14 +317,14 @@ def test_a_long_recording_is_read_from_its_last_clear(home: Home) -> None:
 
 
 def test_a_long_recording_without_a_clear_is_read_near_its_end(home: Home) -> None:
-    session = made(home, HEADER, *lines_of(9000))
-    wanted = [f"a line of a long build log, number {n}"[:40] for n in range(8996, 9000)]
+    session = made(home, HEADER, *lines_of(20_000))
+    wanted = [f"a line of a long build log, number {n}"[:40] for n in range(19_996, 20_000)]
     assert session.text().split("\n") == wanted
     assert find_start(session.cast_path).offset > 0
 
 
 def test_last_clear_offset_is_believed_where_it_can_be(home: Home) -> None:
-    session = made(home, HEADER, *lines_of(9000))
+    session = made(home, HEADER, *lines_of(20_000))
     size = session.cast_path.stat().st_size
     for offset, believed in [(size - 100, True), (5, False), (size + 1, False), (10**15, False)]:
         start = find_start(session.cast_path, offset)
@@ -332,13 +332,13 @@ def test_last_clear_offset_is_believed_where_it_can_be(home: Home) -> None:
         json_path = session.path / "session.json"
         json_path.write_text(json.dumps({**session.info.fields, "lastClearOffset": offset}))
         text = vt.Session.open("made", control_dir=home.control).text()
-        assert text.endswith("number 8999")
+        assert text.endswith("number 19999")
 
 
 def test_the_alternate_screen_is_known_without_its_beginning(home: Home) -> None:
-    program = [[0, "o", f"\x1b[{n % 5 + 1};1Hrow {n}\x1b[K"] for n in range(12_000)]
+    program = [[0, "o", f"\x1b[{n % 5 + 1};1Hrow {n}\x1b[K"] for n in range(30_000)]
     session = made(home, HEADER, [0, "o", "main"], [0, "o", "\x1b[?1049h"], *program)
-    assert session.text().split("\n") == [f"row {n}" for n in range(11_995, 12_000)]
+    assert session.text().split("\n") == [f"row {n}" for n in range(29_995, 30_000)]
     with session.cast_path.open("a") as cast:
         cast.write(json.dumps([1, "o", "\x1b[?1049l$ "]) + "\n")
     assert "row" not in session.text()

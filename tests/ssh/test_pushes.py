@@ -306,6 +306,29 @@ def test_a_push_counts_although_its_client_was_killed(told, forge, work, name):
     assert told.has_no_children()
 
 
+def test_a_server_does_not_wait_for_a_push_without_a_client(forge, work, name):
+    started = work / "started"
+    hook(forge, name, "pre-receive", f"touch {started}; sleep 60")
+    with serve(forge, on_push={}, drain_timeout_s=0, kill_grace_s=1) as own:
+        alice = Client(own, directory=work)
+        clone = alice.clone(name, "clone")
+        commit(forge, clone, "file")
+        push = ["git", "push", "-q", "origin", "main"]
+        environment = alice.environment()
+        with subprocess.Popen(push, cwd=clone, env=environment, start_new_session=True) as client:
+            deadline = time.monotonic() + 20
+            while not started.exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            os.killpg(client.pid, signal.SIGKILL)
+        own.wait_for("abandoned", repository=name)
+        assert own.children()  # it may finish
+        assert own.ask("stop")["stopped_s"] < 5
+        assert own.has_no_children()
+        [told] = own.wait_for_push(name)
+        assert told["confirmed"] is False
+
+
 def test_pushes_killed_at_any_moment_are_told_if_and_only_if_they_count(told, forge, work, name):
     alice = Client(told, directory=work)
     clone = alice.clone(name, "clone")

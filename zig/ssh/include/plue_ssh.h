@@ -297,7 +297,8 @@ bool plue_ssh_push_done(uint32_t id);
  *   request_refused  request: shell | pty-req | subsystem | x11-req | direct-tcpip | ...; principal
  *   finished         principal, repository, service, exit_status or signal, duration_ms,
  *                    bytes_in, bytes_out
- *   abandoned        the client left while its git was at work, which is ended: principal,
+ *   abandoned        the client left while its git was at work, which is ended (a push that has
+ *                    arrived whole may finish, see push_grace_s): principal,
  *                    repository, service, duration_ms, bytes_in, bytes_out
  *   pushed           principal, repository, references (how many were updated), confirmed; see
  *                    plue_ssh_push_next

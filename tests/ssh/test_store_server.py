@@ -555,6 +555,31 @@ def test_rows_that_are_not_clearly_right_let_nobody_in(
     assert "lets nobody in" in caplog.text
 
 
+def test_what_sqlite_takes_for_text_hides_nobody_else(
+    forge: Forge, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Bytes and NULL go into any column there, and so does text that is no UTF-8."""
+    database = tmp_path / "forge.sqlite"
+    store = make_store(str(database), tmp_path, forge)
+    line = forge.keys["mallory"].line
+    for number, broken in enumerate(("x'626f62'", "CAST(x'ff' AS TEXT)", "x'ff'"), 10):
+        for statement in (
+            "INSERT INTO users (id, username, lower_username) "
+            f"VALUES ({number}, {broken}, {number})",
+            "INSERT INTO ssh_keys (user_id, name, public_key, fingerprint) "
+            f"VALUES ({number}, {broken}, '{line} {number}', '{number}'), "
+            f"(1, {broken}, {broken}, {number * 100})",
+            f"INSERT INTO repositories (user_id, name) VALUES (1, {broken}), ({number}, 'x')",
+            "INSERT INTO collaborators (repository_id, user_id, permission) "
+            f"VALUES (1, {number}, 'read')",
+        ):
+            elsewhere(f"sqlite:///{database}", statement)
+    with serving(forge, store) as running:
+        assert reads(Client(running, "alice"), "alice/project")
+        assert not reads(Client(running, "mallory"), "alice/project")
+    assert "lets nobody in: it is no text" in caplog.text
+
+
 def test_a_key_of_two_people_proves_neither(forge: Forge, store: Store, database: str, caplog):
     line = forge.keys["alice"].line
     elsewhere(

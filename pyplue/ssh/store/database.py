@@ -37,7 +37,7 @@ class Database:
     def __init__(self, database: str | os.PathLike[str]) -> None:
         self.url = _url(os.fspath(database))
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self.name = self.url.render_as_string(hide_password=True)
+        self.name = _name(self.url)
         options: dict[str, Any] = {"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}
         if not self.is_sqlite:
             options = {
@@ -117,15 +117,23 @@ def reading(connection: sa.Connection) -> Iterator[None]:
 
 def _url(text: str) -> sa.URL:
     """A URL, or the path of an SQLite file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SshConfigError("the database's URL or path is not UTF-8: choose another") from None
     if "://" not in text:
         return sa.URL.create("sqlite", database=os.path.abspath(text))
     try:
         url = sa.make_url(text)
+        if "@" in (url.host or ""):  # the end of a password, which no message may show
+            raise SshConfigError("the database's URL has two @: write %40 for that in a password")
         backend = url.get_backend_name()
         if backend in ("postgres", "postgresql"):
             return url.set(drivername="postgresql+psycopg")
         if backend == "sqlite" and url.database and url.database != ":memory:":
             return url.set(drivername="sqlite", database=os.path.abspath(url.database))
+    except SshConfigError:
+        raise
     except (ArgumentError, NoSuchModuleError, ValueError):
         pass
     scheme = text.partition("://")[0]
@@ -133,6 +141,12 @@ def _url(text: str) -> sa.URL:
         f"no database at a {scheme}: URL of this form: use sqlite:///FILE or "
         "postgresql://USER@HOST/NAME"
     )
+
+
+def _name(url: sa.URL) -> str:
+    """The URL as everybody may read it."""
+    secrets = [key for key in url.query if "password" in key.lower()]
+    return url.difference_update_query(secrets).render_as_string(hide_password=True)
 
 
 def _check_file(path: Path) -> None:
@@ -153,8 +167,13 @@ def _file_errors(path: Path) -> Iterator[None]:
 
 def _prepare_sqlite(connection: Any, _: object) -> None:
     connection.isolation_level = None  # our BEGIN, not the driver's
+    connection.text_factory = _text  # one broken row must not hide all others
     for pragma in ("journal_mode = WAL", "foreign_keys = ON", "synchronous = FULL"):
         connection.execute(f"PRAGMA {pragma}")
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="surrogateescape")
 
 
 def _begin_sqlite(connection: sa.Connection) -> None:

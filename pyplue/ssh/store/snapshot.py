@@ -104,19 +104,29 @@ def _read_repositories(connection: sa.Connection, tables: Tables) -> dict[str, R
     return {
         f"{owner}/{name}": Repository(owner, bool(public), people.get(identity, {}))
         for identity, owner, name, public in connection.execute(rows)
-        if "/" not in owner and "/" not in name  # or two rows could mean one path
+        if _is_principal(owner) and _is_one_word(owner) and _is_one_word(name)
     }
 
 
 @functools.lru_cache(maxsize=1 << 17)
-def _usable(text: str) -> str | None:
+def _usable(text: object) -> str | None:
     """The plain line of a key that may log in, however the row was written."""
     try:
+        if not isinstance(text, str):
+            raise SshRefusedError("it is no text")
         return parse_key(text).line
     except SshRefusedError as error:
         logger.warning("a key in the database lets nobody in: %s: %.80r", error, text)
         return None
 
 
-def _is_principal(name: str) -> bool:
+def _is_principal(name: object) -> bool:
+    """SQLite keeps bytes and NULL in any column."""
+    if not isinstance(name, str):
+        return False
     return name.isprintable() and 0 < len(name.encode()) <= PRINCIPAL_MAX
+
+
+def _is_one_word(name: object) -> bool:
+    """With a slash two rows could mean one path."""
+    return isinstance(name, str) and "/" not in name

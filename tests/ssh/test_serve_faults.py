@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -202,6 +203,20 @@ def test_postgresql_stops_and_starts_under_serve(
         assert "Permission denied (publickey)" in answer.stderr
     assert len([line for line in server.lines("server") if "is away" in line["message"]]) == 1
     assert forge.objects(team.path("alice/project"))
+
+
+def test_a_reload_that_waits_for_its_database_can_be_stopped(
+    forge: Forge, postgres: Postgres, tmp_path: Path
+):
+    team = Team(forge, tmp_path, postgres.new_database())
+    with serving(team) as server:
+        postgres.freeze(True)
+        try:
+            server.signal(signal.SIGHUP)
+            server.wait_for_line("server", "the database has not answered in 5 s")
+            assert server.end() == 0
+        finally:
+            postgres.freeze(False)
 
 
 def test_it_does_not_start_without_its_database(forge: Forge, postgres: Postgres, tmp_path: Path):

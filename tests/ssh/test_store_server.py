@@ -409,6 +409,56 @@ def test_keys_that_cannot_be_put_in_force_are_not_forgotten(
         watch.stop()
 
 
+def test_a_database_that_is_back_wins_over_a_refusal_under_way(forge: Forge, tmp_path: Path):
+    """Otherwise nobody could log in until some key changes."""
+    store = make_store(str(tmp_path / "forge.sqlite"), tmp_path, forge, poll_s=0.1, max_stale_s=0.3)
+    watch = store.watch()
+    watch.load()
+    in_force: list[object] = []
+    begun = threading.Event()
+
+    def put_in_force_slowly(keys: object) -> None:
+        if not keys:
+            begun.set()
+            time.sleep(0.6)
+        in_force.append(keys)
+
+    watch.start(put_in_force_slowly)
+    try:
+        with watch._polling:  # the database neither answers nor fails
+            eventually(lambda: not watch.status()["in_force"])
+            command = threading.Thread(target=watch.allows, args=("alice", "alice/project", False))
+            command.start()
+            assert begun.wait(10)
+        command.join()
+        eventually(lambda: watch.status()["in_force"])
+        eventually(lambda: bool(in_force[-1]), 2)
+    finally:
+        watch.stop()
+
+
+def test_a_log_that_fails_does_not_end_the_watching(
+    forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    path = tmp_path / "forge.sqlite"
+    store = make_store(str(path), tmp_path, forge, poll_s=0.1)
+    watch = store.watch()
+    watch.load()
+    watch.start(lambda _: None)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    try:
+        monkeypatch.setattr(logging.getLogger("pyplue.ssh"), "error", fail)
+        path.rename(tmp_path / "away")
+        time.sleep(0.3)
+        (tmp_path / "away").rename(path)
+        eventually(lambda: watch.status()["available"] and watch.status()["age_s"] < 0.2)
+    finally:
+        watch.stop()
+
+
 def test_a_server_stops_while_the_database_is_silent(
     forge: Forge, postgres: Postgres, tmp_path: Path
 ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from pyplue.ssh.store.changes import Changes
 from pyplue.ssh.store.snapshot import Snapshot
 
 _STOP_WAIT_S = 1.0
+_REFRESH_WAIT_S = 5.0
 
 ApplyKeys = Callable[[Mapping[str, Sequence[str]]], None]
 
@@ -51,6 +53,8 @@ class Watch:
         self._refusing = False
         self._confirmed_at = time.monotonic()
         self._polling = threading.Lock()
+        # Never held while the database is asked: what is in force changes in one step.
+        self._deciding = threading.Lock()
         self._stopping = threading.Event()
         self._apply: ApplyKeys | None = None
         self._thread: threading.Thread | None = None
@@ -82,8 +86,12 @@ class Watch:
             thread.join(_STOP_WAIT_S)
 
     def refresh(self) -> None:
-        """Asks the database now; raises SshDatabaseError when it is away."""
-        self._poll()
+        """Asks the database now; raises SshDatabaseError when it is away or silent."""
+        asking = threading.Thread(target=self._poll, name="pyplue-ssh-refresh", daemon=True)
+        asking.start()
+        asking.join(_REFRESH_WAIT_S)  # whoever asks may have to stop the server meanwhile
+        if asking.is_alive():
+            raise SshDatabaseError(f"the database has not answered in {_REFRESH_WAIT_S:g} s")
         if self._error:
             raise SshDatabaseError(self._error)
 
@@ -91,7 +99,7 @@ class Watch:
         """The server's question for every command. Says no when the answer would be too old,
         even while the thread waits for a database that neither answers nor fails."""
         if not self._fresh():
-            self._refuse_everybody()
+            self._refuse_everybody_unless_fresh()
             return False
         return self._snapshot.allows(principal, repository, write)
 
@@ -113,7 +121,9 @@ class Watch:
 
     def _run(self, stopping: threading.Event) -> None:
         while not stopping.wait(self._poll_s):
-            self._poll()
+            # Only what says that it failed can fail here, and it does not end the watching.
+            with contextlib.suppress(Exception):
+                self._poll()
         with self._polling:
             self._changes.close()
 
@@ -124,18 +134,19 @@ class Watch:
                 snapshot = self._changes.poll() or self._snapshot
                 if time.monotonic() - asked_at > self._max_stale_s:
                     raise SshDatabaseError("the database answers too late")
-                self._put_in_force(snapshot)
+                with self._deciding:
+                    self._put_in_force(snapshot)
+                    self._confirmed_at = asked_at
+                    self._succeeded()
             except Exception as error:  # whatever it is, the thread must go on
                 self._changes.close()  # and read everything again
                 self._failed(error)
-            else:
-                self._confirmed_at = asked_at
-                self._succeeded()
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
+        apply = self._apply
         changed = snapshot is not self._snapshot and snapshot.keys != self._snapshot.keys
-        if self._apply and (changed or self._refusing):
-            self._apply(snapshot.keys)
+        if apply and (changed or self._refusing):
+            apply(snapshot.keys)
         self._snapshot = snapshot
 
     def _failed(self, error: Exception) -> None:
@@ -149,18 +160,19 @@ class Watch:
                 self._max_stale_s,
             )
         self._error = str(error) or type(error).__name__
-        if not self._fresh():
-            self._refuse_everybody()
+        self._refuse_everybody_unless_fresh()
 
-    def _refuse_everybody(self) -> None:
-        if self._refusing:
-            return
-        self._refusing = True
-        logger.error(
-            "everybody is refused until the database is back: %s", self._error or "it is silent"
-        )
-        if self._apply:
-            self._apply({})
+    def _refuse_everybody_unless_fresh(self) -> None:
+        with self._deciding:
+            if self._refusing or self._fresh():
+                return
+            if apply := self._apply:
+                apply({})
+            self._refusing = True
+            logger.error(
+                "everybody is refused until the database is back: %s",
+                self._error or "it is silent",
+            )
 
     def _succeeded(self) -> None:
         if self._error:

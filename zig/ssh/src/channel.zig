@@ -108,6 +108,11 @@ pub const Channel = struct {
         return channel.state == .running;
     }
 
+    /// The client is still to learn how its command ended.
+    pub fn isOwing(channel: *const Channel) bool {
+        return channel.state == .running or channel.state == .ending;
+    }
+
     // ------------------------------------------------------------ what libssh calls
 
     fn from(userdata: ?*anyopaque) *Channel {

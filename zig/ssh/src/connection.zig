@@ -407,13 +407,20 @@ pub const Connection = struct {
         return false;
     }
 
+    fn isOwing(connection: *const Connection) bool {
+        for (connection.channels.items) |slot| {
+            if (slot) |channel| if (channel.isOwing()) return true;
+        }
+        return false;
+    }
+
     // ------------------------------------------------------------ time
 
     /// Called a few times a second; `serve` follows when something is to be done.
     pub fn checkTimers(connection: *Connection) void {
         const config = &connection.loop.server.config;
         const now_ms = connection.loop.now_ms;
-        if (connection.loop.server.isStopping() and !connection.isBusy()) {
+        if (connection.loop.server.isStopping() and !connection.isOwing()) {
             return connection.end(.stopping, null);
         }
         if (connection.state != .open) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +14,8 @@ from pyplue.vt.errors import CastError
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_LINE = 16 << 20
+# No recording is longer, in seconds: 30,000 years.
+_LONGEST_S = 1e12
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SIZE = re.compile(r"(\d{1,9})x(\d{1,9})")
 
@@ -126,7 +127,7 @@ class CastReader:
             elif line and not line.startswith(b"{"):
                 try:
                     events.append(self._event(line))
-                except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+                except (ValueError, TypeError, OverflowError, RecursionError):
                     # What follows this line is read by the next call.
                     self.position = offset + len(line) + 1
                     self._partial = b""
@@ -144,7 +145,7 @@ class CastReader:
         time, code, data = json.loads(line)
         if time == "exit":
             return Event(self._time, "x", str(int(code)))
-        if not isinstance(code, str) or not isinstance(data, str) or not math.isfinite(time):
+        if not isinstance(code, str) or not isinstance(data, str) or not abs(time) < _LONGEST_S:
             raise ValueError
         if not data.isascii():
             data = _SURROGATE.sub("\ufffd", data)

@@ -19,6 +19,7 @@ from pyplue.vt.attach import attach as attach_here
 from pyplue.vt.cast import CastReader
 from pyplue.vt.control_dir import control_dir
 from pyplue.vt.errors import CastError, SessionNotFoundError, VtError
+from pyplue.vt.info import SessionInfo
 from pyplue.vt.printable import printable
 from pyplue.vt.prune import remove
 from pyplue.vt.session import Session
@@ -63,12 +64,21 @@ def _not_from_within(session: Session) -> None:
         raise VtError(f"this terminal is session {session.id}: look at it from another one")
 
 
+def _with_info(options: argparse.Namespace) -> Iterator[tuple[Session, SessionInfo]]:
+    """All sessions but those that somebody removes meanwhile."""
+    for session in all_sessions(control_dir=options.control_dir):
+        try:
+            info = session.info
+        except VtError:
+            continue
+        yield session, info
+
+
 def list_sessions(options: argparse.Namespace) -> int:
-    found = all_sessions(control_dir=options.control_dir)
+    found = list(_with_info(options))
     if options.json:
         rows = []
-        for session in found:
-            info = session.info
+        for session, info in found:
             known = {"id": info.id, "status": info.status, "castPath": str(session.cast_path)}
             rows.append({**info.fields, **known})
         print(json.dumps(rows, indent=2).replace("\x7f", "\\u007f"))
@@ -77,16 +87,23 @@ def list_sessions(options: argparse.Namespace) -> int:
         print(f"no sessions in {control_dir(options.control_dir)}", file=sys.stderr)
         return 0
     table: list[tuple[str, ...]] = [("ID", "STATUS", "STARTED", "NAME", "COMMAND")]
-    for session in found:
-        info = session.info
+    for _, info in found:
         code = "?" if info.exit_code is None else info.exit_code
-        started = info.started_at.astimezone().strftime("%Y-%m-%d %H:%M") if info.started_at else ""
         status = info.status if info.running else f"exited {code}"
         command = printable(" ".join(info.command), 200)
-        table.append((info.id, status, started, printable(info.name, 40), command))
+        table.append((info.id, status, _local_time(info), printable(info.name, 40), command))
     for line in _columns(table):
         print(line)
     return 0
+
+
+def _local_time(info: SessionInfo) -> str:
+    if info.started_at is None:
+        return ""
+    # The first and the last day of the calendar are in no other time zone.
+    with contextlib.suppress(OverflowError, ValueError):
+        return info.started_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    return "?"
 
 
 def _columns(table: list[tuple[str, ...]]) -> Iterator[str]:
@@ -165,11 +182,7 @@ def prune(options: argparse.Namespace) -> int:
     if options.sessions:
         chosen = [find(options, name) for name in options.sessions]
     else:
-        chosen = [
-            session
-            for session in all_sessions(control_dir=options.control_dir)
-            if not session.info.running
-        ]
+        chosen = [session for session, info in _with_info(options) if not info.running]
     status = 0
     for session in chosen:
         try:
@@ -226,11 +239,16 @@ def _recording(options: argparse.Namespace) -> tuple[Path, str]:
 
 
 def _write(output: Path | None, pieces: Iterable[str]) -> None:
-    """To a file as a whole or not at all."""
+    """To a file as a whole or not at all; devices and pipes are written to as they are."""
     if output is None:
         for piece in pieces:
             sys.stdout.buffer.write(piece.encode("utf-8", "replace"))
         return
+    if output.exists() and not output.is_file():
+        with output.open("w", encoding="utf-8", errors="replace") as device:
+            device.writelines(pieces)
+        return
+    output = output.resolve()  # a link stays one
     with tempfile.NamedTemporaryFile(
         "w", encoding="utf-8", errors="replace", dir=output.parent, prefix=f".{output.name}.",
         delete=False,

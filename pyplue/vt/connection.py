@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import socket
@@ -16,6 +17,10 @@ from pyplue.vt.errors import SessionUnreachableError, WaitTimeoutError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+# What poll(2) takes everywhere; whoever waits longer asks again.
+_LONGEST_POLL_S = 3600.0
 
 
 class Connection:
@@ -58,6 +63,8 @@ class Connection:
 
     def send(self, frames: Iterable[bytes], timeout: float) -> None:
         """Sends whole frames; WaitTimeoutError when the session does not take them in time."""
+        if math.isnan(timeout):
+            raise ValueError("a timeout is a number of seconds, not NaN")
         end = time.monotonic() + timeout
         for frame in frames:
             rest = memoryview(frame)
@@ -102,7 +109,7 @@ class Connection:
         wanted = (0 if self._hung_up else select.POLLIN) | (select.POLLOUT if to_write else 0)
         poll = select.poll()
         poll.register(self, wanted)
-        events = next((found for _, found in poll.poll(timeout * 1000)), 0)
+        events = next((found for _, found in poll.poll(min(timeout, _LONGEST_POLL_S) * 1000)), 0)
         return bool(events & select.POLLIN), bool(events & ~select.POLLIN)
 
     def _drop_received(self) -> None:

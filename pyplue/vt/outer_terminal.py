@@ -59,7 +59,7 @@ class OuterTerminal:
             self._saved_handlers[number] = signal.signal(number, handler)
         try:
             tty.setraw(self.stdin, termios.TCSANOW)
-        except termios.error:
+        except BaseException:  # a signal's SystemExit, too
             self._restore()
             raise
         return self
@@ -119,6 +119,11 @@ class OuterTerminal:
                 poll.poll(1000)
 
     def _restore(self) -> None:
+        # The modes first: a second signal, or output that blocks, must not keep them.
+        for number in self._saved_handlers:
+            signal.signal(number, signal.SIG_IGN)
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(self.stdin, termios.TCSANOW, self._saved_modes)
         for number, handler in self._saved_handlers.items():
             signal.signal(number, handler)
         self._saved_handlers.clear()
@@ -127,12 +132,9 @@ class OuterTerminal:
         except OSError:
             pass  # the terminal is gone, and its modes with it
         finally:
-            try:
-                termios.tcsetattr(self.stdin, termios.TCSANOW, self._saved_modes)
+            with contextlib.suppress(termios.error):  # as above
                 # What the terminal answered to the program is not for the shell.
                 termios.tcflush(self.stdin, termios.TCIFLUSH)
-            except termios.error:
-                pass  # as above
             for end in (self._wake_read, self._wake_write):
                 os.close(end)
 

@@ -86,9 +86,12 @@ def _recorded_session(
             yield session
         finally:
             end(session)
-            staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            shutil.copyfile(session.cast_path, staged)
-            staged.replace(path)
+            if path.exists() and not path.is_file():  # a device or a pipe stays one
+                path.write_bytes(session.cast_path.read_bytes())
+            else:
+                staged = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                shutil.copyfile(session.cast_path, staged)
+                staged.replace(path)
 
 
 @contextlib.contextmanager

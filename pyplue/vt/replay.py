@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pyplue.vt.cast import CastReader
 from pyplue.vt.control_dir import open_regular
+from pyplue.vt.sequences import number
 
 # How far back the state is looked up.
 _LOOK_BACK_BYTES = 8 << 20
@@ -112,8 +113,8 @@ def _state(before: bytes, offset: int, cols: int, rows: int) -> Start:
 
 def note_modes(modes: dict[int, bool], numbers: Iterable[str], on: bool) -> None:
     """Keeps what viewers have to know of a DECSET (`on`) or DECRST."""
-    for number in numbers:
-        mode = int(number or 0)
+    for digits in numbers:
+        mode = number(digits)
         if mode in _KEPT_MODES:
             modes.pop(mode, None)
             modes[mode] = on

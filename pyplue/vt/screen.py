@@ -14,7 +14,7 @@ from typing import Any
 from pyplue.vt.cast import Event
 from pyplue.vt.errors import MissingExtraError
 from pyplue.vt.replay import ALTERNATE
-from pyplue.vt.sequences import SEQUENCE, SequenceBuffer
+from pyplue.vt.sequences import SEQUENCE, SequenceBuffer, number
 
 # A recording may say anything; VibeTunnel's server allows up to these.
 _MAX_COLS = _MAX_ROWS = 1000
@@ -25,7 +25,8 @@ _REFUSALS = (ArithmeticError, AssertionError, LookupError, NameError, TypeError,
 _MODES = frozenset({5, 6, 7, 25, *ALTERNATE})
 # Also one that another control character breaks off.
 _SEQUENCE = re.compile(rf"{SEQUENCE.pattern}|\x1b(?:\[[0-?]*)?[ -/]*")
-_PLAIN_CSI = re.compile(r"[0-9;]*[@-~]")
+# Longer ones are nobody's; pyte would give up at their numbers.
+_PLAIN_CSI = re.compile(r"[0-9;]{0,256}[@-~]")
 _COLON_COLOUR = re.compile(r"([34]8):(?:(5):(\d+)|(2):(?:\d*:)?(\d+):(\d+):(\d+))[^;m]*")
 _UNDERLINE_COLOUR = re.compile(r"(?<![0-9])58;(?:5;\d+|2;\d+;\d+;\d+);?")
 _NOT_A_COLOUR = re.compile(r"\x1b(?!\[[0-9;]*m)")
@@ -158,9 +159,9 @@ def _private(csi: str) -> str:
     if csi[-1] in "JK":
         return f"\x1b[{csi[1:]}"
     numbers = csi[1:-1].split(";")
-    if csi[-1] not in "hl" or not all(number.isdecimal() for number in numbers):
+    if csi[-1] not in "hl" or not all(digits.isdecimal() for digits in numbers):
         return ""
-    known = [number for number in numbers if int(number) in _MODES]
+    known = [digits for digits in numbers if number(digits) in _MODES]
     return f"\x1b[?{';'.join(known)}{csi[-1]}" if known else ""
 
 

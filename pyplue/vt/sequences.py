@@ -45,8 +45,21 @@ _OSC_HARMLESS = re.compile(
 )
 
 
+# A terminal obeys control characters at once, also those within a sequence, and goes on with the
+# sequence (ECMA-48 does not say so; VT100s and all after them do). Not CAN, SUB, ESC: they end it.
+_CONTROLS = "\x00-\x17\x19\x1c-\x1f\x7f"
+_INTERRUPTED = re.compile(rf"\x1b(?:\[[0-?]*)?[ -/]*[{_CONTROLS}]")
+_WITH_CONTROLS = re.compile(rf"\x1b[{_CONTROLS} -/]*(?:\[[{_CONTROLS} -?]*)?")
+_CONTROL = re.compile(f"[{_CONTROLS}]")
+
+
+def number(digits: str) -> int:
+    """A parameter of a sequence, 0 when it is left out; terminals have a largest one as well."""
+    return int(digits[:9] or 0)
+
+
 class SequenceBuffer:
-    """Joins what was cut: gives text in which every sequence is whole."""
+    """Joins what was cut: gives text in which every sequence is whole, and in one piece."""
 
     def __init__(self) -> None:
         self._held = ""
@@ -56,6 +69,8 @@ class SequenceBuffer:
             text, self._held = self._held + text, ""
         if _C1.search(text):
             text = text.translate(_SEVEN_BITS)
+        if _INTERRUPTED.search(text):
+            text = _WITH_CONTROLS.sub(_controls_first, text)
         # An unfinished sequence is at the very end: the last ESC, or the one before it.
         last = text.rfind("\x1b")
         if last >= 0:
@@ -67,6 +82,11 @@ class SequenceBuffer:
                     self._held = text[start:]
                 return text[:start]
         return text
+
+
+def _controls_first(match: re.Match[str]) -> str:
+    controls = "".join(_CONTROL.findall(match[0]))
+    return controls + _CONTROL.sub("", match[0]) if controls else match[0]
 
 
 def without_queries(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import re
 import subprocess
@@ -227,6 +228,9 @@ class Session:
         Raises WaitTimeoutError (a TimeoutError), which shows the screen; SessionExitedError when
         the session ends before the text is there; SessionLostError when its forwarder was killed.
         """
+        for seconds in (timeout, quiet):
+            if seconds is not None and math.isnan(seconds):
+                raise ValueError("seconds are a number, not NaN")
         end = None if timeout is None else time.monotonic() + timeout
         if wanted is not None:
             return self._wait_screen(wanted, end)

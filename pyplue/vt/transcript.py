@@ -7,11 +7,14 @@ from collections.abc import Iterable, Iterator
 
 from pyplue.vt.cast import Event
 from pyplue.vt.replay import ALTERNATE
-from pyplue.vt.sequences import SEQUENCE, SequenceBuffer
+from pyplue.vt.sequences import SEQUENCE, SequenceBuffer, number
 
 # A line is given at its end; one without an end is given in pieces of this many characters.
 _LONGEST_LINE = 1 << 20
+# No terminal is wider: the cursor does not go further.
 _WIDEST = 1000
+# In longer lines nothing is moved or erased any more: it would take for ever.
+_LONGEST_EDITED = 10_000
 _SCREEN = re.compile(r"\x1b\[\?([0-9;]+)([hl])")
 
 
@@ -50,7 +53,7 @@ class Transcript:
         """`text` without what is painted on the alternate screen."""
         start = 0
         for match in _SCREEN.finditer(text):
-            if not {int(n) for n in match[1].split(";") if n}.intersection(ALTERNATE):
+            if not {number(n) for n in match[1].split(";")}.intersection(ALTERNATE):
                 continue
             if not self._alternate:
                 yield text[start : match.start()]
@@ -87,24 +90,28 @@ def _edited(line: str) -> str:
 
 def _edit(cells: list[str], at: int, csi: str) -> int:
     """Obeys what shells and progress bars use within a line; gives the new column."""
-    number = int(csi[:-1]) if csi[:-1].isdecimal() else 0
-    count = min(max(number, 1), _WIDEST)
+    given = number(csi[:-1]) if csi[:-1].isdecimal() else 0
+    count = min(max(given, 1), _WIDEST)
     match csi[-1]:
         case "C":
-            return at + count
+            return max(at, min(at + count, _WIDEST))
         case "D":
             return max(0, at - count)
         case "G":
             return count - 1
+    if len(cells) > _LONGEST_EDITED:
+        return at
+    match csi[-1]:
         case "K":
-            if number in (0, 2):
+            if given in (0, 2):
                 del cells[at:]
-            if number in (1, 2):
+            if given in (1, 2):
                 cells[:at] = " " * len(cells[:at])
         case "P":
             del cells[at : at + count]
         case "@":
             cells[at:at] = " " * count
+            del cells[_LONGEST_EDITED:]
         case "X":
             cells[at : at + count] = " " * len(cells[at : at + count])
     return at

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pyplue import vt
+from pyplue.vt.__main__ import main
 from vt.harness import Home, Terminal, eventually
 from vt.test_py_recording import HEADER, made, output
 
@@ -122,6 +124,38 @@ def test_list(run: Run, home: Home) -> None:
     assert run("list", "--json", VIBETUNNEL_CONTROL_DIR=str(home.path / "other"))[1] == "[]\n"
     running.kill("KILL")
     running.wait(timeout=5)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Tokyo", "America/New_York"])
+def test_list_knows_no_impossible_time(run: Run, home: Home, zone: str) -> None:
+    made(home, HEADER, session_id="first", startedAt="0001-01-01T00:00:00Z")
+    made(home, HEADER, session_id="last", startedAt="9999-12-31T23:59:59Z")
+    status, out, err = run("list", TZ=zone)
+    assert (status, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines()] == ["ID", "first", "last"]
+
+
+def test_sessions_that_go_while_they_are_listed(home: Home, capsys) -> None:
+    ids = [f"s{number}" for number in range(20)]
+    for session_id in ids:
+        made(home, HEADER, session_id=session_id)
+    stop = threading.Event()
+
+    def come_and_go() -> None:
+        while not stop.is_set():
+            for session_id in ids:
+                path = home.control / session_id / "session.json"
+                path.rename(path.with_name("gone"))
+                path.with_name("gone").rename(path)
+
+    thread = threading.Thread(target=come_and_go, daemon=True)
+    thread.start()
+    try:
+        for words in (["list"], ["list", "--json"], ["prune", "--dry-run"]) * 20:
+            assert main(["--control-dir", str(home.control), *words]) == 0, capsys.readouterr()
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_a_session_is_named_by_the_beginning_of_its_id(run: Run, home: Home) -> None:
@@ -350,6 +384,22 @@ def test_export_of_a_file(run: Run, home: Home) -> None:
     assert (code, "is no asciicast" in err) == (1, True)
     path.write_text('{"version":3,"term":{"cols":80,"rows":24}}\n')
     assert "version 3" in run("export", str(path), "-f", "v3")[2]
+
+
+def test_export_leaves_devices_pipes_and_links_what_they_are(run: Run, home: Home) -> None:
+    made(home, HEADER, *output("one\r\n"))
+    pipe, link, target = (home.path / name for name in ("pipe", "link.txt", "target"))
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    assert run("export", "made", "-f", "text", "-o", str(pipe)) == (0, "", "")
+    assert os.read(reader, 100) == b"one\n"
+    os.close(reader)
+    assert pipe.is_fifo()
+    target.write_text("old")
+    link.symlink_to(target)
+    assert run("export", "made", "-o", str(link)) == (0, "", "")
+    assert link.is_symlink()
+    assert target.read_text() == "one\n"
 
 
 def test_export_of_a_recording_that_was_cut(run: Run, home: Home) -> None:

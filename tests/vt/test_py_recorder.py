@@ -136,6 +136,17 @@ def test_a_program_is_recorded_while_it_is_driven(tmp_path: Path) -> None:
     assert not session.path.parent.exists()
 
 
+def test_a_device_that_is_recorded_to_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.cast"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    with vt.record(pipe, ["echo", "hello"]) as session:
+        session.wait()
+    assert b"hello" in os.read(reader, 65536)
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
 def test_a_program_is_recorded_when_the_block_fails(tmp_path: Path) -> None:
     path = tmp_path / "demo.cast"
 

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,53 @@ def test_a_line_that_is_no_event_is_an_error_and_the_next_one_is_read(home: Home
             next(events)
         assert [event.data for event in events] == ["b", "0"], line
         assert session.text() == "ab", "the screen shows what can be shown"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '["exit", Infinity, "made"]',
+        '["exit", NaN, "made"]',
+        f'[1{"0" * 400}, "o", "x"]',
+        '[1e308, "o", "x"]',
+        '[NaN, "o", "x"]',
+        '["1", "o", "x"]',
+        '[[], "o", "x"]',
+        f'[1{"0" * 5000}, "o", "x"]',
+    ],
+    ids=lambda line: str(line)[:24],
+)
+def test_numbers_that_nobody_can_mean(home: Home, line: str) -> None:
+    session = made(home, HEADER, *output("one"), line, ["exit", 3, "made"])
+    events = session.events(follow=False)
+    assert next(events).data == "one"
+    with pytest.raises(vt.CastError):
+        next(events)
+    assert [event.data for event in events] == ["3"]
+    assert session.text() == "one"
+
+
+@pytest.mark.parametrize("final", "hlCmn@GtHr")
+def test_a_number_of_thousands_of_digits_in_a_sequence(final: str) -> None:
+    digits = "9" * 5000
+    for text in (f"\x1b[?{digits}{final}x\r\nafter", f"\x1b[{digits}{final}x\r\nafter"):
+        screen = vt.Screen(40, 5)
+        screen.feed(text)
+        assert screen.text().endswith("after")
+        lines = list(Transcript().feed([vt.Event(0, "o", f"{text}\n")]))
+        assert lines[-1] == "after"
+
+
+def test_hostile_lines_are_edited_in_little_time_and_space() -> None:
+    for text in (
+        "\x1b[1000C" * 100_000,
+        "\b\x1b[1000@" * 100_000,
+        "x" * 500_000 + "\r\x1b[P" * 9999,
+    ):
+        begin = time.monotonic()
+        (line,) = Transcript().feed([vt.Event(0, "o", f"ab{text}x\n")])
+        assert len(line) < 600_000
+        assert time.monotonic() - begin < 10
 
 
 def test_what_is_no_recording_is_said(home: Home) -> None:
@@ -377,6 +425,26 @@ HARMLESS = [
     "\x1b=", "\x1b[>4;2m", "\x1b[!p", "\x1b[3;9r", "\x1b[>1u", "\x1b[<u", "\x1b[s", "\x1b[u",
     "\x1b[>4n", "text?", "é\r\n\t\b",
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("\x1b\0]52;c;ZXZpbA==\x07", "\0"),
+        ("\x1b\n\0]0;a\x07", "\n\0\x1b]0;a\x07"),
+        ("\x1b[\n6n", "\n"),
+        ("\x1b[6\x7fn", "\x7f"),
+        ("\x1b[?\r2026\b$\0p", "\r\b\0"),
+        ("\x1b\tZ", "\t"),
+        ("\x1b[3\n1m", "\n\x1b[31m"),
+    ],
+    ids=ascii,
+)
+def test_control_characters_within_a_sequence_do_not_hide_it(text: str, kept: str) -> None:
+    for cut in range(len(text)):
+        buffer = SequenceBuffer()
+        got = [without_queries(buffer.feed(part)) for part in (f"a{text[:cut]}", f"{text[cut:]}b")]
+        assert "".join(got) == f"a{kept}b"
 
 
 @pytest.mark.parametrize("text", HARMLESS, ids=ascii)

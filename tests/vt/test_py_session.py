@@ -147,6 +147,29 @@ def test_a_program_that_does_not_read_is_an_error_in_time(home: Home) -> None:
     assert session.wait(timeout=5) == 137
 
 
+@pytest.mark.parametrize("timeout", [float("inf"), 1e300])
+def test_a_timeout_may_be_longer_than_any_clock(home: Home, timeout: float) -> None:
+    session = vt.spawn(["sh", "-c", "read x; exit 4"], control_dir=home.control)
+    session.send("\r", timeout=timeout)
+    assert session.wait(timeout=timeout) == 4
+
+
+def test_a_timeout_that_is_no_number_or_has_passed(home: Home) -> None:
+    session = vt.spawn(["cat"], control_dir=home.control)
+    for wait in (
+        lambda: session.send("x", timeout=float("nan")),
+        lambda: session.wait(timeout=float("nan")),
+        lambda: session.wait("x", timeout=float("nan")),
+        lambda: session.wait(quiet=float("nan")),
+    ):
+        with pytest.raises(ValueError, match="NaN"):
+            wait()
+    for timeout in (0, -1, float("-inf")):
+        with pytest.raises(TimeoutError):
+            session.wait(timeout=timeout)
+    session.kill()
+
+
 def test_sizes(home: Home) -> None:
     session = shell(home)
     session.resize(120, 33)

@@ -97,7 +97,10 @@ def host(home: Home, script: str, **options: Any) -> subprocess.Popen[bytes]:
 
 def run_host(home: Home, script: str, **options: Any) -> str:
     process = host(home, script, **options)
-    out, err = process.communicate(timeout=60)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()  # one that hangs does not stay
     assert process.returncode == 0, err.decode()
     return out.decode()
 
@@ -287,6 +290,22 @@ def test_what_cannot_work_is_refused_and_leaves_nothing(home: Home):
     assert finish(again) == 0
 
 
+@pytest.mark.parametrize("config", ['cwd="sub"', ""])
+def test_a_host_whose_directory_was_removed_starts_nothing_elsewhere(home: Home, config: str):
+    run_host(
+        home,
+        f"""
+        os.makedirs(gone := control + ".gone")
+        os.chdir(gone)
+        os.rmdir(gone)
+        config = dict(argv=["pwd"], control_dir=control, {config})
+        text = json.dumps(config).encode()
+        assert vt.vt_fwd_start(text, len(text)) == 0
+        start("true", cwd="/")
+        """,
+    )
+
+
 def test_running_out_of_descriptors_is_an_error_that_leaves_none_starting(home: Home):
     run_host(
         home,
@@ -473,7 +492,7 @@ def test_forks_at_any_moment_of_busy_sessions(home: Home):
                 handle = start("sh", "-c", "seq 2000", id=f"w{n}")
                 assert vt.vt_fwd_wait(handle, 20_000) == 0
                 vt.vt_fwd_close(handle)
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(3)]
+        threads = [threading.Thread(target=work, args=(n,), daemon=True) for n in range(3)]
         for thread in threads: thread.start()
         for _ in range(40):
             child = os.fork()
@@ -693,6 +712,41 @@ int main(int argc, char **argv) {
     return vt_fwd_decoder_destroy(decoder) ? 0 : 1;
 }
 """
+
+
+UNLOADING = r"""
+#include <dlfcn.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+int main(int argc, char **argv) {
+    char config[4096];
+    snprintf(config, sizeof config, "{\"argv\": [\"sh\", \"-c\", \"read x; exit 5\"],"
+             " \"id\": \"u\", \"control_dir\": \"%s\"}", argv[argc - 1]);
+    void *library = dlopen(argv[1], RTLD_NOW);
+    uint32_t (*start)(const char *, size_t) =
+        (uint32_t (*)(const char *, size_t))dlsym(library, "vt_fwd_start");
+    if (start(config, strlen(config)) == 0 || dlclose(library)) return 1;
+    pid_t child = fork();
+    if (child == 0) _exit(0);
+    int status;
+    if (waitpid(child, &status, 0) != child || status) return 2;
+    usleep(100000);
+    return 0;
+}
+"""
+
+
+def test_a_host_may_unload_the_library(home: Home, tmp_path: Path):
+    source, program = tmp_path / "host.c", tmp_path / "host"
+    source.write_text(UNLOADING)
+    subprocess.run([sys.executable, "-m", "ziglang", "cc", "-o", program, source], check=True)
+    done = subprocess.run([program, vt.path, home.control], timeout=20, check=False)
+    assert done.returncode == 0
+    assert home.session("u").info["exitCode"] == 129  # it ends with its host, as ever
 
 
 def test_a_c_program_starts_a_session(home: Home, tmp_path: Path):

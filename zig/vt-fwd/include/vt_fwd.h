@@ -23,7 +23,7 @@
  * returns from main ends its sessions first (see vt_fwd_shutdown); one that is killed leaves
  * session.json as a killed vibetunnel-fwd does: the terminal hangs up, and readers see that the
  * process is gone. Descriptors that the library has opened are its own: a process that closes all
- * there are, or unloads the library, must have no sessions.
+ * there are must have no sessions. One that unloads the library keeps it, and its sessions go on.
  */
 #ifndef VT_FWD_H
 #define VT_FWD_H

@@ -273,7 +273,8 @@ const Run = struct {
         const path = given orelse "";
         if (path.len > 0 and path[0] == '/') return arena.dupeZ(u8, path);
         var buffer: [posix.PATH_MAX]u8 = undefined;
-        const own = posix.getcwd(&buffer) catch "/";
+        // Where it is gone, or not to be known, a command that deletes things must not be in "/".
+        const own = posix.getcwd(&buffer) catch return error.WorkingDirectory;
         if (path.len == 0) return arena.dupeZ(u8, own);
         return std.fmt.allocPrintSentinel(arena, "{s}/{s}", .{ own, path }, 0);
     }

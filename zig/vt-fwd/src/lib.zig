@@ -173,12 +173,28 @@ const libc = struct {
     const Hook = *const fn () callconv(.c) void;
     extern "c" fn pthread_atfork(prepare: ?Hook, parent: ?Hook, child: ?Hook) c_int;
     extern "c" fn atexit(hook: Hook) c_int;
+    const Image = extern struct {
+        file: ?[*:0]const u8,
+        base: ?*anyopaque,
+        symbol: ?[*:0]const u8,
+        address: ?*anyopaque,
+    };
+    extern "c" fn dladdr(address: *const anyopaque, image: *Image) c_int;
 };
 
 fn watchProcess() void {
     // These fail for lack of memory only; the process then ends, or forks, as if killed.
     _ = libc.pthread_atfork(beforeFork, afterForkInParent, afterForkInChild);
     _ = libc.atexit(beforeExit);
+    stayLoaded();
+}
+
+/// For a host that unloads the library: threads run in it, and the hooks above stay.
+fn stayLoaded() void {
+    var image: libc.Image = undefined;
+    if (libc.dladdr(&watchProcess, &image) == 0) return; // in an executable, which stays
+    const file = image.file orelse return;
+    _ = std.c.dlopen(file, .{ .LAZY = true, .NOLOAD = true, .NODELETE = true });
 }
 
 fn beforeExit() callconv(.c) void {

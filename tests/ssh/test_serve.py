@@ -293,6 +293,8 @@ def test_another_file_is_not_taken_for_a_pid_file(team: Team, work: Path):
         (["--log-format", "xml"], 2, "'xml'"),
         (["--max-stale", "soon"], 2, "'soon' is no number of seconds"),
         (["--max-stale", "-1"], 2, "is no number of seconds"),
+        (["--max-stale", "0.1"], 2, "max_stale_s 0.1: use"),
+        (["--database", "mysql://localhost/x"], 2, "no database at a mysql: URL"),
         (["--advertise", "a b"], 2, "is no host"),
         (["--advertise", "host:port"], 2, "is no host"),
         (["--proxy-protocol-from", "everywhere"], 2, "everywhere"),
@@ -329,7 +331,6 @@ def test_wrong_words_are_one_line(team: Team, words: list[str], status: int, say
     [
         ("--state", "/proc/nowhere", "name another directory with --state"),
         ("--repos", "/proc/nowhere", "name a directory for repositories with --repos"),
-        ("--database", "mysql://localhost/x", "no database at a mysql: URL"),
         ("--database", "/proc/nowhere", "/proc/nowhere"),
     ],
 )

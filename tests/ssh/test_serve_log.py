@@ -103,6 +103,7 @@ def test_hostile_and_damaged_records_do_no_harm(team: Team):
     records = [
         json.dumps({"time": 1e9, "event": evil, "reason": evil, "user": evil, "address": evil}),
         json.dumps({"time": 2e9, "event": ["x"], "reason": 7, "fingerprint": {"a": 1}}),
+        json.dumps({"time": 2e9, "event": {}, "reason": [evil]}),
         json.dumps({"time": 1e300, "reason": "denied"}),
         json.dumps({"time": "now", "reason": "denied"}),
         '{"time": NaN, "reason": "denied"}',
@@ -115,11 +116,12 @@ def test_hostile_and_damaged_records_do_no_harm(team: Team):
     (team.state / "refusals.jsonl").write_text("\n".join(records), encoding="latin-1")
     answer = team.ask("log")
     assert answer.returncode == 0, answer.stderr
-    assert len(answer.stdout.partition("\n\n")[0].splitlines()) == 4
+    assert len(answer.stdout.partition("\n\n")[0].splitlines()) == 5
     assert not set(answer.stdout) & {"\x1b", "\x07", "\u202e"}
     assert [row["reason"] for row in json.loads(team.ask("log", "--json").stdout)] == [
         evil,
         7,
+        [evil],
         "denied",
     ]
 

@@ -31,5 +31,5 @@ def test_the_unit_runs_a_command_that_is_one(tmp_path: Path):
     assert (program, words[:2]) == ("/opt/plue/bin/python", ["-m", "pyplue.ssh"])
     # What it says about a database that cannot be: the options before it were understood.
     answer = run(*words[2:], PLUE_SSH_STATE=str(tmp_path), PLUE_SSH_DATABASE="mysql://x/y")
-    assert answer.returncode == 1
+    assert answer.returncode == 2
     assert "no database at a mysql: URL" in answer.stderr

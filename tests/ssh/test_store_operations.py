@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -236,6 +237,34 @@ def test_a_directory_in_the_way_is_not_touched(
         assert team.repositories.create("alice/mine", adopt=True) == place
         team.repositories.remove("alice/mine")
         assert not place.exists()
+
+
+@pytest.mark.parametrize("owner", ["alice", "..", ".", "", "bob/.."])
+@pytest.mark.parametrize("name", ["../../outside", "..", ".", "", "/", "outside"])
+def test_a_name_that_leads_elsewhere_touches_no_directory(
+    team: Store, tmp_path: Path, forge: Forge, owner: str, name: str
+):
+    """Another program wrote it; only the row goes."""
+    outside = tmp_path / "outside.git"
+    forge.git("init", "-q", "--bare", str(outside))
+    before = files(tmp_path / "repositories"), files(outside)
+    with team.database.writing() as connection:
+        import sqlalchemy as sa
+
+        if owner != "alice":
+            user = {"username": owner, "lower_username": owner}
+            connection.execute(sa.insert(team.users._tables.users).values(user))
+        identity = team.users._user_id(connection, owner)
+        row = {"user_id": identity, "name": name}
+        connection.execute(sa.insert(team.repositories._tables.repositories).values(row))
+    text = f"{owner}/{name}"
+    with contextlib.suppress(SshRefusedError, SshNameError):
+        team.repositories.rename(text, "alice/stolen")
+    with contextlib.suppress(SshRefusedError, SshNameError):
+        team.repositories.set_default_branch(text, "stolen")
+    with contextlib.suppress(SshRefusedError, SshNameError):
+        team.repositories.remove(text)
+    assert (files(tmp_path / "repositories"), files(outside)) == before
 
 
 def test_only_a_repository_can_be_adopted(team: Store, tmp_path: Path):

@@ -86,7 +86,7 @@ def _log(options: argparse.Namespace) -> Answer:
     seen = set()
     try:
         for record in refusals.read(path):
-            seen.add(record.get("reason"))
+            seen.add(_word(record, "reason"))
             if all(test(record) for test in wanted):
                 kept.append(record)
     except OSError as error:

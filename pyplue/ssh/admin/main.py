@@ -14,7 +14,7 @@ from pyplue.ssh import libssh_version, version
 from pyplue.ssh.admin import access, doctor, host_key, keys, log, repositories, serve, users
 from pyplue.ssh.admin.parser import PROGRAM, Answer, Parser, UsageError, add_shared_options
 from pyplue.ssh.admin.text import plain
-from pyplue.ssh.errors import SshNameError
+from pyplue.ssh.errors import SshConfigError
 
 # Each has a function add_commands(commands).
 COMMANDS = (serve, users, keys, repositories, access, host_key, doctor, log)
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         answer = options.run(options)
         return answer if isinstance(answer, int) else _print(answer, options.json)
-    except (UsageError, SshNameError) as error:
+    except (UsageError, SshConfigError) as error:
         return _fail(str(error), 2)
     except PlueError as error:
         return _fail(str(error), 1)

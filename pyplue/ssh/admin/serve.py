@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pyplue.ssh.admin.host_key import read_host_key
-from pyplue.ssh.admin.parser import Commands, Parser, UsageError, add_command
+from pyplue.ssh.admin.parser import Commands, Parser, add_command
 from pyplue.ssh.admin.state import State, state_of
 from pyplue.ssh.admin.text import plain
 from pyplue.ssh.errors import SshConfigError, SshDatabaseError, SshError, SshRefusedError
@@ -112,11 +112,8 @@ def add_server_options(parser: Parser) -> None:
 
 
 def settings_of(options: argparse.Namespace) -> Limits:
-    """From --config, --set and --proxy-protocol-from. Raises UsageError."""
-    try:
-        settings = read_settings(options.config, options.assignments)
-    except SshConfigError as error:
-        raise UsageError(str(error)) from None
+    """From --config, --set and --proxy-protocol-from. Raises SshConfigError, SshError."""
+    settings = read_settings(options.config, options.assignments)
     if options.proxy_protocol_from:
         settings["proxy_protocol_from"] = options.proxy_protocol_from
     return settings
@@ -182,10 +179,7 @@ def _serve(options: argparse.Namespace) -> int:
     signals = Signals(pid_file.remove if pid_file else lambda: None)
     with _logging(options.log_format, refusals), contextlib.ExitStack() as stack:
         metrics = stack.enter_context(_metrics(options.metrics_port))
-        try:
-            server.start()
-        except SshConfigError as error:
-            raise UsageError(str(error)) from None
+        server.start()
         stack.callback(server.stop)
         if pid_file:
             pid_file.write()
@@ -231,7 +225,7 @@ class _Reload:
             logger.error("not reloaded, what was known stays: %s", error)
         try:
             changed = self._changed()
-        except (UsageError, SshError) as error:
+        except (SshConfigError, SshError) as error:
             logger.error("the settings stay as they were: %s", error)
         else:
             if changed:

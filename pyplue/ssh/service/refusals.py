@@ -79,7 +79,7 @@ def read(path: Path) -> Iterator[dict[str, Any]]:
 
 def _begins_at(file: BinaryIO) -> float:
     first = next(_records(file), None)
-    return 0.0 if first is None else first["time"]
+    return float("inf") if first is None else first["time"]  # the newest may still be empty
 
 
 def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:

@@ -97,8 +97,15 @@ class Directories:
         with contextlib.suppress(OSError):
             temporary.parent.rmdir()  # only if it was the last of its user
 
-    def _places(self, name: RepositoryName) -> tuple[Path, Path]:
-        return self.place(name), self._root / name.owner / name.name
+    def _places(self, name: RepositoryName) -> list[Path]:
+        """None for what another program has named so that it leads somewhere else."""
+        if not all(map(_is_one_step, name)):
+            return []
+        return [self.place(name), self._root / name.owner / name.name]
+
+
+def _is_one_step(part: object) -> bool:
+    return isinstance(part, str) and part not in ("", ".", "..") and not {"/", "\0"} & {*part}
 
 
 def _sweep(folder: Path) -> None:

@@ -229,6 +229,47 @@ describe("what cannot work is an error that says why", () => {
   });
 });
 
+test("a timeout may be longer than any timer, and is a number", async () => {
+  const session = shell("read x; exit 4");
+  await session.send("\r", Infinity);
+  expect(await session.wait({ timeoutMs: Infinity })).toBe(4);
+  expect(await codeOf(() => session.wait({ timeoutMs: NaN }))).toBe("argument");
+});
+
+test("a recording that another one replaces, or that is none, ends its events", async () => {
+  const path = join(controlDir, "replaced");
+  mkdirSync(path);
+  const info = JSON.stringify({ status: "running", pid: process.pid });
+  writeFileSync(join(path, "session.json"), info);
+  const cast = join(path, "stdout");
+  writeFileSync(cast, `{"version":2}\n${"x".repeat(17 << 20)}\n[0.1,"o","one"]\n[0.2,"o","two"]\n`);
+  const session = Session.open("replaced", { controlDir });
+  const seen: string[] = [];
+  for await (const event of session.events()) {
+    seen.push(event.data);
+    if (event.data === "two") writeFileSync(cast, '{"version":2}\n');
+  }
+  expect(seen).toEqual(["one", "two"]);
+  rmSync(cast);
+  expect(Bun.spawnSync(["mkfifo", cast]).exitCode).toBe(0);
+  expect(await codeOf(() => all(session.events()))).toBe("no_session");
+});
+
+test("a worker that ends leaves the sessions of the process", async () => {
+  const session = shell("read x; exit 5");
+  const source = join(controlDir, "worker.ts");
+  writeFileSync(source, `
+    import { spawn } from ${JSON.stringify(join(import.meta.dir, "plue_vt.ts"))};
+    await spawn(["true"], { controlDir: ${JSON.stringify(controlDir)} }).wait();
+    process.exit(0);
+  `);
+  const worker = new Worker(source);
+  await new Promise((ended) => worker.addEventListener("close", ended));
+  await session.send("\r");
+  expect(await session.wait()).toBe(5);
+  expect(await shell("exit 6").wait()).toBe(6);
+});
+
 test("the library says its version and has no export without a name here", () => {
   expect(version).toMatch(/^\d+\.\d+\.\d+$/);
   expect(Object.keys(symbols).every((name) => name.startsWith("vt_fwd_"))).toBe(true);

@@ -13,6 +13,7 @@
 import { dlopen, ptr, suffix } from "bun:ffi";
 import {
   closeSync,
+  constants,
   existsSync,
   fstatSync,
   openSync,
@@ -26,6 +27,7 @@ import { open } from "node:fs/promises";
 import { connect } from "node:net";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { isMainThread } from "node:worker_threads";
 
 /** Every export of the library with the types of vt_fwd.h; `pyplue.ffi` has the same. */
 export const symbols = {
@@ -199,9 +201,9 @@ export function spawn(argv: readonly string[], options: SpawnOptions = {}): Sess
 
 let watchesExit = false;
 
-/** Bun's exit skips what the C library would do then. */
+/** Bun's exit skips what the C library would do then. The exit of a worker is not the process's. */
 function endWithProcess(): void {
-  if (watchesExit) return;
+  if (watchesExit || !isMainThread) return;
   watchesExit = true;
   process.on("exit", () => native.vt_fwd_shutdown());
 }
@@ -261,6 +263,11 @@ const exitLineMs = 1000;
 /** How long a session may take to hang up when all that it was sent has been sent. */
 const hangUpMs = 2000;
 const maxInputBytes = 1 << 20;
+const maxLineBytes = 16 << 20;
+/** What setTimeout takes. */
+const longestMs = 2 ** 31 - 1;
+/** Whatever somebody puts in a recording's place, nobody waits for it. */
+const openFlags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 
 let temporaries = 0;
 
@@ -360,7 +367,7 @@ export class Session {
       const timer = setTimeout(() => {
         const why = "the session did not take all input: its program does not read";
         finish(new VtError("timeout", why));
-      }, timeoutMs);
+      }, Math.min(timeoutMs, longestMs));
       let late: ReturnType<typeof setTimeout> | undefined;
       let sent = false;
       const finish = (error?: VtError) => {
@@ -398,13 +405,17 @@ export class Session {
 
   /**
    * The recording's events from the line at byte `offset` on and, with `follow` (the default),
-   * those to come until the session ends. A line that is no event is left out, as is one that is
-   * cut at the end.
+   * those to come until the session ends, or another one takes its place. A line that is no event
+   * is left out, as is one that is cut at the end.
    */
   async *events({ follow = true, offset = 0 } = {}): AsyncGenerator<SessionEvent, void, void> {
-    const file = await open(this.castPath).catch(() => {
+    const file = await open(this.castPath, openFlags).catch(() => {
       throw new VtError("no_session", `${this.castPath} is missing: there is no recording`);
     });
+    if (!(await file.stat()).isFile()) {
+      await file.close();
+      throw new VtError("no_session", `${this.castPath} is no regular file: it is no recording`);
+    }
     const chunk = new Uint8Array(1 << 16);
     let rest = Buffer.alloc(0);
     let position = offset;
@@ -417,7 +428,7 @@ export class Session {
         if (bytesRead === 0) {
           // A recording whose forwarder was killed has no exit line.
           if (overSince !== undefined && Date.now() - overSince > exitLineMs) return;
-          if (!follow) return;
+          if (!follow || (await file.stat()).size < position) return;
           if (this.#isOver()) overSince ??= Date.now();
           await sleep((pause = Math.min(pause * 1.5, 50)));
           continue;
@@ -425,6 +436,8 @@ export class Session {
         position += bytesRead;
         pause = 2;
         rest = Buffer.concat([rest, chunk.subarray(0, bytesRead)]);
+        // What follows of such a line is no event either.
+        if (rest.length > maxLineBytes && !rest.includes(10)) rest = Buffer.from("-");
         for (let end; (end = rest.indexOf(10)) >= 0; rest = rest.subarray(end + 1)) {
           const event = eventOf(decoder.decode(rest.subarray(0, end)), time);
           if (event === null) continue;
@@ -440,6 +453,7 @@ export class Session {
 
   /** Resolves to the exit code when the program has ended and its recording is complete. */
   async wait({ timeoutMs = Infinity } = {}): Promise<number> {
+    if (Number.isNaN(timeoutMs)) throw new VtError("argument", "timeoutMs is NaN, and no number");
     const end = Date.now() + timeoutMs;
     let pause = 2;
     while (!this.#isOver()) {
@@ -462,7 +476,7 @@ export class Session {
 
   #hasExitLine(): boolean {
     try {
-      const file = openSync(this.castPath, "r");
+      const file = openSync(this.castPath, openFlags);
       try {
         const tail = new Uint8Array(512);
         const start = Math.max(0, fstatSync(file).size - tail.length);

@@ -369,6 +369,15 @@ def test_a_temporary_folder_that_is_not_there(home: Home) -> None:
     assert b"cannot make a temporary folder in /no/such/folder: set TMPDIR" in done.err
 
 
+@pytest.mark.parametrize("folder", [".", "tmp", "../work/-x", "-x", "a b'\"$x*"])
+def test_a_temporary_folder_with_an_odd_name(home: Home, folder: str) -> None:
+    (home.work / folder).mkdir(exist_ok=True)
+    done = vt(home, "sh", "-c", "exit 7", TMPDIR=folder)
+    assert (done.code, done.err) == (7, b"")
+    assert lines(home.path / "node") == []
+    assert os.listdir(home.work / folder) == []
+
+
 def test_fifty_at_once(home: Home) -> None:
     processes = [home.start("sh", "-c", f"exit {number}") for number in range(50)]
     assert [process.wait(30).code for process in processes] == list(range(50))

@@ -111,6 +111,8 @@ describe("a session", () => {
     const session = shell("sleep 100");
     expect(await codeOf(() => session.wait({ timeoutMs: 20 }))).toBe("timeout");
     await session.resetSize(); // no terminal: nothing happens
+    for (const signal of ["NOPE", "", 0, 65, 1.5])
+      expect(await codeOf(() => session.kill(signal))).toBe("argument");
     await session.kill();
     await session.wait();
   });

@@ -25,7 +25,7 @@ import {
 } from "node:fs";
 import { open } from "node:fs/promises";
 import { connect } from "node:net";
-import { homedir } from "node:os";
+import { constants as system, homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { isMainThread } from "node:worker_threads";
 
@@ -334,8 +334,12 @@ export class Session {
     await this.#control({ cmd: "reset-size" });
   }
 
-  /** Sends a signal to the program's process group; see `wait` for its end. */
+  /** Sends a signal to the program's process group, a number or a name; see `wait` for its end. */
   async kill(signal: number | string = "SIGTERM"): Promise<void> {
+    const known = typeof signal === "number"
+      ? Number.isInteger(signal) && signal >= 1 && signal <= 64
+      : Object.hasOwn(system.signals, `SIG${signal.toUpperCase().replace(/^SIG/, "")}`);
+    if (!known) throw new VtError("argument", `${signal} is no signal: use SIGTERM, or its number`);
     await this.#control({ cmd: "kill", signal });
   }
 

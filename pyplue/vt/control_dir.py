@@ -50,7 +50,7 @@ def session_dir(root: Path, session_id: str) -> Path:
     path = root / check_id(session_id)
     try:
         mode = path.lstat().st_mode
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise SessionNotFoundError(
             f"there is no session {session_id} in {root}: python -m pyplue.vt list shows them"
         ) from None

@@ -10,7 +10,9 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from operator import index
 from pathlib import Path
+from signal import Signals
 from typing import overload
 
 from pyplue.vt import frames
@@ -108,6 +110,7 @@ class Session:
 
     def resize(self, cols: int, rows: int) -> None:
         """Gives the terminal another size, 1 to 65535 each; the program gets SIGWINCH."""
+        cols, rows = int(index(cols)), int(index(rows))
         for number in (cols, rows):
             if not 1 <= number <= 65535:
                 raise ValueError(f"a terminal has 1 to 65535 columns and rows, not {number}")
@@ -118,8 +121,9 @@ class Session:
         self._tell([frames.control("reset-size")])
 
     def kill(self, signal: int | str = "SIGTERM") -> None:
-        """Sends a signal to the program's process group; does not wait, see `wait`."""
-        self._tell([frames.control("kill", signal=signal)])
+        """Sends a signal to the program's process group; does not wait, see `wait`. Raises
+        ValueError for what is neither a name ("SIGTERM", "term") nor a number from 1 to 64."""
+        self._tell([frames.control("kill", signal=_signal(signal))])
 
     def rename(self, name: str) -> None:
         """Gives the session another name; it loses control characters and what is beyond 256."""
@@ -370,6 +374,17 @@ def sessions(*, control_dir: StrPath | None = None) -> list[Session]:
             continue
         found.append((f"{started.isoformat() if started else ''} {name}", session))
     return [session for _, session in sorted(found, key=lambda pair: pair[0])]
+
+
+def _signal(signal: int | str) -> int | str:
+    """As every forwarder knows it; they ignore what they do not know."""
+    if isinstance(signal, str):
+        name = f"SIG{signal.upper().removeprefix('SIG')}"
+        if name in Signals.__members__:
+            return name
+    elif 1 <= signal <= 64:
+        return int(signal)
+    raise ValueError(f"{signal!r} is no signal: use a name such as SIGTERM, or a number to 64")
 
 
 # The parameters have the function's name.

@@ -216,6 +216,21 @@ def test_the_terminal_is_as_it_was_on_every_way_out(
         assert sequence in back[back.rindex("up") :], ascii(sequence)
 
 
+def test_the_terminal_is_as_it_was_when_signals_come_in_a_row(
+    home: Home, attach: Callable[..., Attached]
+) -> None:
+    session = shell(home)
+    for pause in (0, 0.0005, 0.001, 0.002, 0.004):
+        view = attach(session)
+        while view.restored():  # it is not raw yet
+            time.sleep(0.001)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGTERM):
+            view.signal(number)
+            time.sleep(pause)
+        view.popen.wait(10)
+        assert view.restored()
+
+
 @pytest.mark.parametrize(
     ("key", "typed"),
     [

@@ -45,6 +45,17 @@ def test_it_says_so_to_people_too(team: Team):
     assert text[4] == "git clone ssh://git@git.example.org/alice/project"
 
 
+def test_an_ipv6_address_is_shown_as_clients_write_it(team: Team):
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with serving(team, "--host", "::1") as server:
+        url = f"ssh://git@[::1]:{server.port}/alice/project"
+        assert server.hello["clone"] == f"git clone {url}"
+        socket.create_connection(("::1", server.port)).close()
+
+
 def test_one_line_for_each_connection_and_command(team: Team, work: Path):
     with serving(team) as server:
         alice, mallory = Client(server, directory=work), Client(server, "mallory")

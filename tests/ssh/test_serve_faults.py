@@ -170,6 +170,44 @@ def test_the_server_is_killed_again_and_again(team: Team, work: Path):
     assert "refs/heads/at-last" in team.forge.objects(repository)
 
 
+# ---- permissions change ----------------------------------------------------------------------
+
+
+def test_a_key_is_removed_by_command_while_its_owner_is_cloning(team: Team, work: Path):
+    """The clone that runs ends whole; the next command is refused, and said to be."""
+    team.large("alice/large")
+    with serving(team) as server:
+        alice = Client(server, directory=work)
+        cloning = Frozen(alice, "clone", "-q", alice.url("alice/large"), "clone")
+        cloning.freeze_when(lambda: received(work / "clone/.git"))
+        assert team.run("key", "remove", team.fingerprint("alice")).returncode == 0
+        time.sleep(1)  # the stated second
+        status, messages = cloning.thaw()
+        assert status == 0, messages
+        assert team.forge.objects(work / "clone")
+        answer = alice.try_git("fetch", cwd=work / "clone")
+        assert "Permission denied (publickey)" in answer.stderr
+        server.wait_for_line("connection", verdict="refused: unknown_key")
+
+
+def test_a_permission_is_lowered_by_command_between_fetch_and_push(team: Team, work: Path):
+    assert team.run("access", "grant", "alice/project", "bob", "write").returncode == 0
+    with serving(team) as server:
+        bob = Client(server, "bob", directory=work)
+        clone = bob.clone("alice/project", "clone")
+        commit(team.forge, clone, "too late")
+        assert team.run("access", "grant", "alice/project", "bob", "read").returncode == 0
+        time.sleep(1)
+        before = team.forge.objects(team.path("alice/project"))
+        answer = bob.try_git("push", "origin", "main", cwd=clone)
+        assert answer.returncode != 0
+        assert "access denied" in answer.stderr
+        assert team.forge.objects(team.path("alice/project")) == before
+        bob.git("fetch", "-q", cwd=clone)
+        refused = team.ask("log", "--user", "bob", "--repository", "alice/project")
+        assert "access grant REPOSITORY USER" in refused.stdout
+
+
 # ---- the database goes away ------------------------------------------------------------------
 
 

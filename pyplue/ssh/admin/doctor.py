@@ -18,8 +18,9 @@ def add_commands(commands: Commands) -> None:
         "doctor",
         _doctor,
         "check whether the server can work, and how safe it is",
-        "Checks libssh, algorithms, host keys, repositories, git, database and port. Give it the "
-        "options of serve.\nExit status 1 when something is broken; warnings do not count.",
+        "Checks libssh, algorithms, host keys, repositories, git, database and port; changes\n"
+        "nothing. Give it the options of serve.\n"
+        "Exit status 1 when something is broken; warnings do not count.",
     )
     add_server_options(doctor)
 

@@ -26,6 +26,7 @@ a first team:
   python -m pyplue.ssh repo create alice/project
   python -m pyplue.ssh user add bob
   python -m pyplue.ssh access grant alice/project bob read
+  python -m pyplue.ssh serve --host 0.0.0.0
 
 exit status: 0 done; 1 refused or failed; 2 wrong usage. Errors are one line on standard error.
 """

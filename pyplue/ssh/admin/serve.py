@@ -12,6 +12,7 @@ import re
 import resource
 import socket
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,24 +30,33 @@ from pyplue.ssh.service.logs import ServiceLog
 from pyplue.ssh.service.pid_file import PidFile
 from pyplue.ssh.service.refusals import RefusalFile
 from pyplue.ssh.service.run import Signals, run
-from pyplue.ssh.service.settings import read_settings
+from pyplue.ssh.service.settings import names, read_settings
 
 if TYPE_CHECKING:
     from pyplue.ssh.store import Store
 
-_EPILOG = """\
+_EPILOG = f"""\
   python -m pyplue.ssh serve --host 0.0.0.0 --set max_connections=500
 Changes of users, keys, repositories and permissions count within a second, without a signal.
 SIGTERM and SIGINT let running gits finish (drain_timeout_s, otherwise 10 seconds) and end with
-status 0; a second one ends it at once. SIGHUP asks the database at once, begins the file of
-refusals anew and says which settings need a restart.
+status 0; a second one ends it at once. SIGHUP asks the database at once, opens the file of
+refusals again (logrotate) and says which settings need a restart.
 The log on standard error has one line for each connection and each command; `log` looks up later
-why somebody was refused. doctor --help and README.md say more.
+why somebody was refused, `doctor` checks the rest.
+What --set and --config take, with defaults and units in plue_ssh.h:
+{textwrap.fill(", ".join(names()), 78, initial_indent="  ", subsequent_indent="  ")}
 """
 
 
 def add_commands(commands: Commands) -> None:
-    serve = add_command(commands, "serve", _serve, "run the server", epilog=_EPILOG)
+    serve = add_command(
+        commands,
+        "serve",
+        _serve,
+        "run the server",
+        "Runs the server, and shows where it listens and how to clone from it.",
+        _EPILOG,
+    )
     add_server_options(serve)
     serve.add_argument(
         "--advertise",

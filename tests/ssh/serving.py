@@ -24,6 +24,7 @@ from .forge import COMMAND_TIMEOUT_S, Client, Forge, Server, known_hosts
 
 PROGRAM = [sys.executable, "-m", "pyplue.ssh"]
 LARGE_MB = 12
+"""More than is on its way at any time."""
 
 
 def run(
@@ -81,11 +82,11 @@ class Team:
                 status = int(end.code or 0)
         return subprocess.CompletedProcess(words, status, out.getvalue(), errors.getvalue())
 
-    def large(self, repository: str) -> None:
-        """A repository that takes a while to clone: more than is on its way at any time."""
-        source = self.forge.repositories / "large/serving.git"
+    def large(self, repository: str, megabytes: int = LARGE_MB) -> None:
+        """A repository that takes a while to clone."""
+        source = self.forge.repositories / f"large/serving-{megabytes}.git"
         if not source.exists():
-            self.forge.large("large/serving", LARGE_MB)
+            self.forge.large(f"large/serving-{megabytes}", megabytes)
         shutil.copytree(source, self.path(repository))
         self.store.repositories.create(repository, adopt=True)
 

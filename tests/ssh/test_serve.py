@@ -168,6 +168,23 @@ def test_a_running_clone_is_finished_before_the_end(team: Team, work: Path, numb
     assert team.forge.objects(work / "clone")
 
 
+def test_what_git_has_said_last_arrives_before_the_end(team: Team, work: Path):
+    """git has ended, but its client is slow: the rest is in buffers when the server stops."""
+    team.large("alice/fits", 2)
+    with serving(team) as server:
+        alice = Client(server, directory=work)
+        cloning = Frozen(alice, "clone", "-q", alice.url("alice/fits"), "clone")
+        cloning.freeze_when(lambda: received(work / "clone/.git", more_than=1 << 18))
+        wait_until(lambda: not server.gits())
+        server.signal(signal.SIGTERM)
+        server.wait_for_line("server", "stopping: 0 git")
+        time.sleep(1)  # for a server that does not wait for its client
+        status, messages = cloning.thaw()
+        assert status == 0, messages
+        assert server.process.wait(timeout=30) == 0
+    assert team.forge.objects(work / "clone")
+
+
 def test_a_second_signal_ends_it_at_once(team: Team, work: Path):
     team.large("alice/large")
     pid_file = work / "pid"

@@ -108,9 +108,13 @@ pub const Channel = struct {
         return channel.state == .running;
     }
 
-    /// The client is still to learn how its command ended.
+    /// The client is still to learn how its command ended. It has when it closes the channel too:
+    /// before, what was sent may be in buffers that go with the connection.
     pub fn isOwing(channel: *const Channel) bool {
-        return channel.state == .running or channel.state == .ending;
+        return switch (channel.state) {
+            .running, .ending, .closed => true,
+            .idle, .requested, .shell_requested, .deciding => false,
+        };
     }
 
     // ------------------------------------------------------------ what libssh calls

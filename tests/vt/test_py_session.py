@@ -147,18 +147,18 @@ def test_a_program_that_does_not_read_is_an_error_in_time(home: Home) -> None:
     assert session.wait(timeout=5) == 137
 
 
-@pytest.mark.parametrize("signal", ["SIGTERM", "term", "Hup", 15, 1])
-def test_signals_by_name_and_number(home: Home, signal: int | str) -> None:
+@pytest.mark.parametrize("number", ["SIGTERM", "term", "Hup", 15, 1])
+def test_signals_by_name_and_number(home: Home, number: int | str) -> None:
     session = vt.spawn(["sleep", "100"], control_dir=home.control)
-    session.kill(signal)
+    session.kill(number)
     assert session.wait(timeout=5) in (129, 143)
 
 
 def test_what_no_forwarder_would_obey_is_refused(home: Home) -> None:
     session = vt.spawn(["cat"], control_dir=home.control)
-    for signal in ("NOPE", "", "SIG", "SIGSIGTERM", 0, -1, 65, 2**70):
+    for bad in ("NOPE", "", "SIG", "SIGSIGTERM", 0, -1, 65, 2**70):
         with pytest.raises(ValueError, match="no signal"):
-            session.kill(signal)
+            session.kill(bad)
     with pytest.raises(TypeError):
         session.resize(80, 2.5)  # type: ignore[arg-type]
     with pytest.raises(vt.SessionNotFoundError):

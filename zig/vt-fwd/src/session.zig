@@ -131,6 +131,7 @@ pub const Directory = struct {
         for (0..lock_attempts) |_| {
             posix.flock(directory.fd, posix.LOCK.EX | posix.LOCK.NB) catch |err| switch (err) {
                 error.WouldBlock => {
+                    if (directory.hasLiveSession()) return false; // it will not end that soon
                     posix.nanosleep(0, lock_pause_ns);
                     continue;
                 },

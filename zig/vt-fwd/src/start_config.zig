@@ -43,6 +43,10 @@ pub const Problem = struct {
     pub fn set(problem: *Problem, name: []const u8, cause: []const u8) void {
         problem.key_len = @min(name.len, problem.key_buffer.len);
         @memcpy(problem.key_buffer[0..problem.key_len], name[0..problem.key_len]);
+        // It becomes part of a message, which ends at a NUL and may be shown on a terminal.
+        for (problem.key_buffer[0..problem.key_len]) |*byte| {
+            if (std.ascii.isControl(byte.*)) byte.* = '?';
+        }
         problem.cause = cause;
     }
 };

@@ -98,6 +98,7 @@ HEADERS = {
     "v1 unknown and more": (b"PROXY UNKNOWN a b c d\r\n", "127.0.0.1"),
     "v2 IPv4": (v2(0x21, 0x11, ipv4("192.0.2.8")), "192.0.2.8"),
     "v2 IPv6 and vectors": (v2(0x21, 0x21, ipv6("2001:db8::8") + TLV * 9), "2001:db8::8"),
+    "v2 IPv4 written as IPv6": (v2(0x21, 0x21, ipv6("::ffff:192.0.2.8")), "192.0.2.8"),
     "v2 UDP": (v2(0x21, 0x12, ipv4("192.0.2.9")), "127.0.0.1"),
     "v2 UNIX": (v2(0x21, 0x31, b"/run/x".ljust(216, b"\0")), "127.0.0.1"),
     "v2 unspecified": (v2(0x21, 0x00, TLV), "127.0.0.1"),

@@ -539,7 +539,7 @@ test "a start that fails leaves nothing running and names the cure" {
     const before = try std.posix.dup(0);
     std.posix.close(before);
     inline for (.{
-        .{ "\"repositories\": \"/nonexistent\"", "create the directory" },
+        .{ "\"repositories\": \"/dev/null/none\"", "create the directory" },
         .{ "\"repositories\": \"/\", \"git\": \"no-such-git\"", "install git" },
         .{ "\"repositories\": \"/\", \"git\": \"/dev/null\"", "absolute path of an executable" },
         .{ "\"repositories\": \"/\", \"ciphers\": \"rot13\"", "have the algorithm \"rot13\"" },

@@ -2,25 +2,20 @@
 //! address. Shared by the event loops.
 
 const std = @import("std");
+const networks = @import("networks.zig");
 const Config = @import("config.zig").Config;
 const Refusal = @import("reasons.zig").Refusal;
 
 /// An IPv4 address, or the /64 of an IPv6 one: what one person controls.
 pub const Source = [8]u8;
 
-pub fn source(address: std.net.Address) Source {
+pub fn source(peer: std.net.Address) Source {
+    const address = networks.unmapped(peer);
     return switch (address.any.family) {
         std.posix.AF.INET => @as([4]u8, @bitCast(address.in.sa.addr)) ++ [4]u8{ 4, 0, 0, 0 },
-        std.posix.AF.INET6 => mapped(&address.in6.sa.addr) orelse address.in6.sa.addr[0..8].*,
+        std.posix.AF.INET6 => address.in6.sa.addr[0..8].*,
         else => @splat(0),
     };
-}
-
-/// ::ffff:a.b.c.d is the IPv4 address.
-fn mapped(address: *const [16]u8) ?Source {
-    const prefix = [_]u8{0} ** 10 ++ [_]u8{0xff} ** 2;
-    if (!std.mem.startsWith(u8, address, &prefix)) return null;
-    return address[12..16].* ++ [4]u8{ 4, 0, 0, 0 };
 }
 
 pub const Limits = struct {

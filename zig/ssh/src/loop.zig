@@ -10,6 +10,7 @@ const arrivals_module = @import("arrivals.zig");
 const decisions = @import("decisions.zig");
 const descriptor = @import("descriptor.zig");
 const limits = @import("limits.zig");
+const networks = @import("networks.zig");
 const old_libssh = @import("old_libssh.zig");
 const orphans_module = @import("orphans.zig");
 const poller_module = @import("poller.zig");
@@ -456,7 +457,7 @@ pub const address_max = 80;
 /// An address without its port.
 pub fn addressText(peer: std.net.Address, buffer: *[address_max]u8) []const u8 {
     var writer = std.Io.Writer.fixed(buffer);
-    peer.format(&writer) catch {}; // longer than any address
+    networks.unmapped(peer).format(&writer) catch {}; // longer than any address
     const text = writer.buffered();
     const end = std.mem.lastIndexOfScalar(u8, text, ':') orelse text.len; // the port
     return std.mem.trim(u8, text[0..end], "[]");

@@ -54,10 +54,19 @@ pub fn contain(networks: []const Network, address: Address) bool {
     return false;
 }
 
+const mapped_prefix = [_]u8{0} ** 10 ++ [_]u8{0xff} ** 2;
+
+/// ::ffff:a.b.c.d as the IPv4 address that it stands for, any other as it is.
+pub fn unmapped(address: Address) Address {
+    if (address.any.family != std.posix.AF.INET6) return address;
+    const bytes = &address.in6.sa.addr;
+    if (!std.mem.startsWith(u8, bytes, &mapped_prefix)) return address;
+    return .initIp4(bytes[mapped_prefix.len..].*, address.in6.getPort());
+}
+
 fn wide(address: Address) ?[16]u8 {
     return switch (address.any.family) {
-        std.posix.AF.INET => [_]u8{0} ** 10 ++ [_]u8{0xff} ** 2 ++
-            @as([4]u8, @bitCast(address.in.sa.addr)),
+        std.posix.AF.INET => mapped_prefix ++ @as([4]u8, @bitCast(address.in.sa.addr)),
         std.posix.AF.INET6 => address.in6.sa.addr,
         else => null,
     };
@@ -90,6 +99,17 @@ test "a network contains its addresses, in either spelling, and no others" {
         try testing.expectEqual(case[2], contain(&.{network}, address));
     }
     try testing.expect(!contain(&.{}, try Address.parseIp("::1", 22)));
+}
+
+test "an IPv4 address is shown as such in either spelling" {
+    const cases = [_][2][]const u8{
+        .{ "::ffff:192.0.2.7", "192.0.2.7:22" }, .{ "192.0.2.7", "192.0.2.7:22" },
+        .{ "2001:db8::7", "[2001:db8::7]:22" },  .{ "::1", "[::1]:22" },
+        .{ "::c000:207", "[::c000:207]:22" },
+    };
+    for (cases) |case| {
+        try testing.expectFmt(case[1], "{f}", .{unmapped(try Address.parseIp(case[0], 22))});
+    }
 }
 
 test "what is no network is refused" {

@@ -24,7 +24,8 @@ from pyplue.ssh import (
     SshNameError,
     SshRefusedError,
 )
-from pyplue.ssh.store import Store
+from pyplue.ssh.names import RepositoryName
+from pyplue.ssh.store import Store, directories
 
 from .forge import Forge
 
@@ -302,6 +303,29 @@ def test_a_failing_commit_moves_the_directory_back(team: Store, tmp_path: Path, 
         sa.event.remove(engine, "commit", fail)
     assert {name for name in files(root) if name != "bob"} == before
     assert [one.name for one in team.repositories.all()] == ["alice/project"]
+
+
+def test_what_is_being_removed_is_not_swept_by_another_process(team: Store, tmp_path: Path):
+    """The commit may still fail, or never come."""
+    import sqlalchemy as sa
+
+    project = team.repositories.get("alice/project").path
+    os.utime(project, (0, 0))  # nobody has worked on it for an hour
+    before = files(project)
+
+    def fail(_):
+        elsewhere = directories.Directories(tmp_path / "repositories")
+        elsewhere.prepare(RepositoryName("alice", "other"), "main")
+        raise sa.exc.OperationalError("COMMIT", {}, Exception("the power is gone"))
+
+    engine = team.database._engine
+    sa.event.listen(engine, "commit", fail)
+    try:
+        with pytest.raises(SshDatabaseError, match="the power is gone"):
+            team.repositories.remove("alice/project")
+    finally:
+        sa.event.remove(engine, "commit", fail)
+    assert files(project) == before
 
 
 def test_a_disk_that_refuses_leaves_no_row(team: Store, tmp_path: Path):

@@ -78,6 +78,8 @@ class Directories:
         def move(source: Path, target: Path) -> None:
             with _explained():
                 target.parent.mkdir(parents=True, exist_ok=True)
+                if target.name.startswith(_TEMPORARY):
+                    os.utime(source)  # it may have to come back: not to be swept at once
                 os.rename(source, target)
                 moved.append((source, target))
                 for folder in {source.parent, target.parent}:

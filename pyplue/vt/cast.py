@@ -14,6 +14,7 @@ from pyplue.vt.errors import CastError
 
 _CHUNK_BYTES = 1 << 20
 _LONGEST_LINE = 16 << 20
+_BEGINNING_BYTES = 4096
 # No recording is longer, in seconds: 30,000 years.
 _LONGEST_S = 1e12
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -56,6 +57,7 @@ class CastReader:
         self._skip_line = offset > 0 and os.pread(self._descriptor, 1, offset - 1) != b"\n"
         self._header: dict[str, Any] | None = None
         self._time = 0.0
+        self._first = self.beginning()
 
     @property
     def size(self) -> int:
@@ -69,8 +71,17 @@ class CastReader:
 
     @property
     def replaced(self) -> bool:
-        """The file is shorter than what was read: another session took its place."""
-        return self.size < self.position
+        """Another session took its place: the file is shorter than what was read, or has another
+        header."""
+        now = self.beginning()
+        self._first = self._first or now
+        return self.size < self.position or now != self._first
+
+    def beginning(self) -> bytes:
+        """The header, or as much of it as tells recordings apart; empty when it is not there."""
+        data = os.pread(self._descriptor, _BEGINNING_BYTES, 0)
+        line, newline, _ = data.partition(b"\n")
+        return line if newline or len(data) == _BEGINNING_BYTES else b""
 
     @property
     def header(self) -> dict[str, Any]:

@@ -94,8 +94,11 @@ class Events:
     def _fill(self) -> None:
         # Asked before reading: what was written before the end is read, then.
         over = self._follow and self._over_for_long()
+        if self._reader.replaced:
+            self._ended = True
+            return
         self._events.extend(self._reader.read())
-        if not self._events and (over or not self._follow or self._reader.replaced):
+        if not self._events and (over or not self._follow):
             self._ended = True
 
     def _over_for_long(self) -> bool:

@@ -331,11 +331,13 @@ class _LiveScreen:
         self.screen.feed(start.restore())
         self._path = path
         self._position = start.offset
+        self._beginning = b""
 
     @property
     def replaced(self) -> bool:
-        """The recording is shorter than it was: it is another session's."""
-        return self._path.stat().st_size < self._position
+        """The recording is shorter than it was, or has another header: it is another session's."""
+        with contextlib.closing(CastReader(self._path)) as reader:
+            return reader.size < self._position or reader.beginning() != self._beginning
 
     @property
     def behind(self) -> bool:
@@ -353,6 +355,7 @@ class _LiveScreen:
                     break
                 self.screen.play(events)
             self._position = reader.position - reader.cut
+            self._beginning = reader.beginning()
         finally:
             reader.close()
 

@@ -404,6 +404,18 @@ def test_a_recording_that_is_replaced_is_read_anew(home: Home) -> None:
     assert [event.code for event in events] == ["x"], "of the first: it was read already"
 
 
+def test_a_recording_that_a_longer_one_replaces(home: Home) -> None:
+    first = made(
+        home, HEADER, *output("one"), session_id="again", status="running", pid=os.getpid()
+    )
+    events = first.events()
+    assert next(events).data == "one"
+    assert first.text() == "one"
+    made(home, {**HEADER, "timestamp": 2}, *output("two\r\n", "three"), session_id="again")
+    assert first.text() == "two\nthree"
+    assert list(events) == []
+
+
 # ---- what must not be replayed ------------------------------------------------------------------
 
 QUERIES = [

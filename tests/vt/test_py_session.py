@@ -221,6 +221,9 @@ def test_rename(home: Home) -> None:
     session = shell(home)
     session.rename("night\x1b[31mly \x07build")
     assert session.info.name == "night[31mly build"
+    for number in range(50):
+        session.rename(f"name {number}")
+        assert session.info.name == f"name {number}"
     session.rename("x" * 300)
     assert session.info.name == "x" * 256
     with pytest.raises(ValueError, match="NUL"):

@@ -119,6 +119,9 @@ fn pathsOf(allocator: std.mem.Allocator, id: []const u8) error{OutOfMemory}!sess
     return .init(allocator, chosen, posix.getenv("HOME"), id);
 }
 
+/// How long a forwarder that is told of a new name may take to say that it has it.
+const patience_ms = 300;
+
 /// Renames a session: on disk first, which is what counts; its forwarder is told if it listens.
 fn updateTitle(
     allocator: std.mem.Allocator,
@@ -144,7 +147,11 @@ fn updateTitle(
     frames.writeHeader(message[0..frames.header_bytes], .control, payload.len);
     const frame = message[0 .. frames.header_bytes + payload.len];
     // The name is on disk, where the forwarder looks too.
-    _ = posix.sendto(fd, frame, posix.MSG.DONTWAIT, null, 0) catch 0;
+    _ = posix.sendto(fd, frame, posix.MSG.DONTWAIT, null, 0) catch return 0;
+    // It hangs up when it has stored the name: a rename that follows is not undone by this one.
+    posix.shutdown(fd, .send) catch return 0;
+    var fds = [_]posix.pollfd{.{ .fd = fd, .events = posix.POLL.IN, .revents = 0 }};
+    _ = posix.poll(&fds, patience_ms) catch 0;
     return 0;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import contextlib
 import os
 import pwd
 import shutil
@@ -94,7 +95,8 @@ class Postgres:
         task = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
         pids += map(int, task.read_text().split())
         for pid in pids:
-            os.kill(pid, what)
+            with contextlib.suppress(ProcessLookupError):  # it served a client that has left
+                os.kill(pid, what)
 
     def new_database(self) -> str:
         """The URL of an empty database."""

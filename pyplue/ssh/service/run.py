@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from types import FrameType
 
 from pyplue.ssh.events import logger
 from pyplue.ssh.server import GitServer
 from pyplue.ssh.service import systemd
 
-_STOPPED = -1
+_STOPPED = 0
 
 
 class Signals:
@@ -24,8 +24,11 @@ class Signals:
     """
 
     def __init__(self, at_end: Callable[[], None]) -> None:
-        # The only queue that a signal handler may put something into.
-        self._arrived: SimpleQueue[int] = SimpleQueue()
+        # Python writes each signal's number into it at once. A lock or a queue would not do: a
+        # signal that comes just before the wait for it begins does not end that wait.
+        self._arrived, self._arriving = socket.socketpair()
+        self._arriving.setblocking(False)
+        signal.set_wakeup_fd(self._arriving.fileno(), warn_on_full_buffer=False)
         self._at_end = at_end
         self._asked_to_stop = False
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -33,10 +36,10 @@ class Signals:
 
     def next(self) -> int:
         """Waits for one; `_STOPPED` once `stopped` was called."""
-        return self._arrived.get()
+        return self._arrived.recv(1)[0]
 
     def stopped(self) -> None:
-        self._arrived.put(_STOPPED)
+        self._arriving.send(bytes([_STOPPED]))
 
     def _take(self, number: int, _: FrameType | None) -> None:
         if number != signal.SIGHUP:
@@ -44,7 +47,6 @@ class Signals:
                 self._at_end()
                 os._exit(1)
             self._asked_to_stop = True
-        self._arrived.put(number)
 
 
 def run(server: GitServer, signals: Signals, reload: Callable[[], None]) -> int:

@@ -151,6 +151,7 @@ def test_without_their_names_in_the_list_security_keys_are_refused(forge):
             assert key.log_in(client) == USERAUTH_FAILURE
         with RawClient(server) as client:
             client.log_in(forge.keys["alice"])
+        server.wait_for("authenticated", principal="alice")
         assert server.counters()["authenticated_total"] == 1
 
 

@@ -165,7 +165,9 @@ def test_the_decoder_and_a_session_take_the_same_bytes_for_the_same(home: Home):
     """Random streams into a session's socket: its command reads what the decoder calls input, and
     its connection ends where the decoder calls a length absurd."""
     rng = random.Random(7)
-    process = home.start("sh", "-c", "stty raw -echo; echo ready; cat > typed", flags=("-q",))
+    process = home.start(
+        "sh", "-c", "stty raw -echo; exec > typed; echo ready > /dev/tty; cat", flags=("-q",)
+    )
     process.session.wait_output("ready")
     typed, seen_oversized = b"", 0
     for number in range(40):

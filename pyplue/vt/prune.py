@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 
 from pyplue.vt.errors import SessionDataError, VtError
 from pyplue.vt.session import Session
@@ -33,10 +34,10 @@ def remove(session: Session) -> None:
         except BlockingIOError:
             raise VtError(f"session {session.id} is being started: kill it first") from None
         names = os.listdir(directory)
-        foreign = [name for name in names if not _FILES.fullmatch(name)]
+        foreign = [name for name in names if not _is_ours(name, directory)]
         if foreign:
             raise SessionDataError(
-                f"{session.path} has a file that no session leaves there, {foreign[0]!a}: "
+                f"{session.path} has something that no session leaves there, {foreign[0]!a}: "
                 "remove it by hand"
             )
         for name in sorted(names, key=lambda name: name == "session.json"):
@@ -44,3 +45,8 @@ def remove(session: Session) -> None:
         os.rmdir(session.path)
     finally:
         os.close(directory)
+
+
+def _is_ours(name: str, directory: int) -> bool:
+    is_file = not stat.S_ISDIR(os.lstat(name, dir_fd=directory).st_mode)
+    return is_file and _FILES.fullmatch(name) is not None

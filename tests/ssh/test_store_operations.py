@@ -146,9 +146,12 @@ def test_a_repository_is_a_row_and_a_directory(team: Store, tmp_path: Path):
     assert (one.name, one.public, one.default_branch, one.path) == (
         ("alice/Second.try", True, "trunk", path)
     )  # fmt: skip
-    team.repositories.set_default_branch("alice/Second.try", "main")
+    team.repositories.change("alice/Second.try", default_branch="main")
     assert (path / "HEAD").read_text() == "ref: refs/heads/main\n"
-    team.repositories.set_public("alice/Second.try", False)
+    with pytest.raises(SshNameError):
+        team.repositories.change("alice/Second.try", public=False, default_branch="a..b")
+    assert team.repositories.get("alice/Second.try").public
+    team.repositories.change("alice/Second.try", public=False)
     assert not team.repositories.get("alice/Second.try").public
     team.repositories.remove("alice/Second.try")
     assert not path.exists()
@@ -262,7 +265,7 @@ def test_a_name_that_leads_elsewhere_touches_no_directory(
     with contextlib.suppress(SshRefusedError, SshNameError):
         team.repositories.rename(text, "alice/stolen")
     with contextlib.suppress(SshRefusedError, SshNameError):
-        team.repositories.set_default_branch(text, "stolen")
+        team.repositories.change(text, default_branch="stolen")
     with contextlib.suppress(SshRefusedError, SshNameError):
         team.repositories.remove(text)
     assert (files(tmp_path / "repositories"), files(outside)) == before

@@ -108,7 +108,7 @@ def test_who_may_do_what(forge: Forge, store: Store):
             return may(client)
 
         grant, revoke = store.access.grant, store.access.revoke
-        set_public, add = store.repositories.set_public, store.keys.add
+        change, add = store.repositories.change, store.keys.add
         everything, read_public, nothing = (True,) * 4, (False, False, True, False), (False,) * 4
         assert may(alice) == everything
         assert may(bob) == read_public
@@ -118,9 +118,9 @@ def test_who_may_do_what(forge: Forge, store: Store):
         assert after(lambda: grant(public, "bob", "admin"), bob) == everything
         assert after(lambda: revoke(private, "bob"), bob) == (False, False, True, True)
         assert after(lambda: revoke(public, "bob"), bob) == read_public
-        assert after(lambda: set_public(public, False), bob) == nothing
+        assert after(lambda: change(public, public=False), bob) == nothing
         assert after(lambda: add("bob", forge.keys["mallory"].line), mallory) == nothing
-        assert after(lambda: set_public(public, True), mallory) == read_public
+        assert after(lambda: change(public, public=True), mallory) == read_public
         assert after(lambda: store.keys.remove_all("bob") and None, bob) == nothing
         assert may(mallory) == nothing
         assert may(alice) == everything
@@ -641,6 +641,7 @@ def test_a_key_of_two_people_proves_neither(forge: Forge, store: Store, database
         assert not reads(Client(running, "alice"), "alice/open")
         assert reads(Client(running, "bob"), "alice/open")
     assert "belongs to two users" in caplog.text
+    assert line.split()[1] not in caplog.text
 
 
 def test_changes_are_never_missed(forge: Forge, store: Store, database: str):

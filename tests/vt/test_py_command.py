@@ -263,7 +263,7 @@ def test_prune_removes_what_has_ended_and_nothing_else(run: Run, home: Home) -> 
     made(home, HEADER, session_id="kept")
     (home.control / "kept" / "notes.txt").write_text("mine")
     made(home, HEADER, session_id="nested")
-    (home.control / "nested" / "folder").mkdir()
+    (home.control / "nested" / "stdin").mkdir()
     target = made(home, HEADER, session_id="target")
     (home.control / "link").symlink_to(target.path)
     (home.control / "api.sock").write_text("")
@@ -279,8 +279,9 @@ def test_prune_removes_what_has_ended_and_nothing_else(run: Run, home: Home) -> 
     code, out, err = run("prune")
     assert code == 1
     assert set(out.splitlines()) == {"removed one", "removed two", "removed lost"}
-    assert "a file that no session leaves there, 'notes.txt': remove it by hand" in err
-    assert "'folder'" in err
+    assert "something that no session leaves there, 'notes.txt': remove it by hand" in err
+    assert "'stdin'" in err
+    assert set(os.listdir(home.control / "nested")) == {"session.json", "stdout", "stdin"}
     left = {"up", "kept", "nested", "link", "api.sock", "uploads"}
     assert set(os.listdir(home.control)) == left
     assert set(os.listdir(home.control / "kept")) == {"session.json", "stdout", "notes.txt"}

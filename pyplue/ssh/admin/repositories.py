@@ -96,10 +96,8 @@ def _set(options: argparse.Namespace) -> Answer:
     if not (options.public or options.private or options.default_branch):
         raise UsageError("say what to set: --public, --private or --default-branch NAME")
     repositories = state_of(options).store().repositories
-    if options.default_branch:
-        repositories.set_default_branch(options.name, options.default_branch)
-    if options.public or options.private:
-        repositories.set_public(options.name, options.public)
+    public = options.public if options.public or options.private else None
+    repositories.change(options.name, public=public, default_branch=options.default_branch or None)
     one = repositories.get(options.name)
     access = "public" if one.public else "private"
     return Answer(

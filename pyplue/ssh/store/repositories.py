@@ -115,27 +115,24 @@ class Repositories(Rows):
         if aside is not None:
             directories.discard(aside)
 
-    def set_public(self, name: str, public: bool) -> None:
-        """Lets every user read it, or only those with a permission."""
+    def change(
+        self, name: str, *, public: bool | None = None, default_branch: str | None = None
+    ) -> None:
+        """Lets every user read it, or only those with a permission; sets the branch that clients
+        check out from now on, which need not exist yet. All that is asked for, or nothing."""
+        if default_branch is not None:
+            check_branch(default_branch)
         table = self._tables.repositories
-        if "is_public" not in table.c:
+        if public is not None and "is_public" not in table.c:
             raise SshRefusedError("this database knows no public repositories")
-        with self._database.writing() as connection:
-            identity, _ = self._repository_id(connection, name)
-            update = sa.update(table).where(table.c.id == identity)
-            connection.execute(update.values(is_public=public))
-
-    def set_default_branch(self, name: str, default_branch: str) -> None:
-        """What clones check out from now on; the branch need not exist yet."""
-        check_branch(default_branch)
-        table = self._tables.repositories
-        directories = Directories(self.root)
+        wanted = {"is_public": public, "default_branch": default_branch}
+        values = fitting(table, **{key: it for key, it in wanted.items() if it is not None})
         with self._database.writing() as connection:
             identity, found = self._repository_id(connection, name)
-            values = fitting(table, default_branch=default_branch)
             if values:
                 connection.execute(sa.update(table).where(table.c.id == identity).values(values))
-            set_head(directories.existing(found), default_branch)
+            if default_branch is not None:
+                set_head(Directories(self.root).existing(found), default_branch)
 
     def get(self, name: str) -> Repository:
         """One of them; refused when there is none."""

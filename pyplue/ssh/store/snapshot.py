@@ -82,7 +82,8 @@ def _read_keys(connection: sa.Connection, tables: Tables) -> dict[str, tuple[str
     keys: dict[str, list[str]] = defaultdict(list)
     for line, owner in owners.items():
         if owner is None:
-            logger.warning("a key belongs to two users, so it lets nobody in: %s", line)
+            fingerprint = parse_key(line).fingerprint
+            logger.warning("a key belongs to two users, so it lets nobody in: %s", fingerprint)
         else:
             keys[owner].append(line)
     return {owner: tuple(lines) for owner, lines in keys.items()}

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from pyplue.processes import is_alive
 from pyplue.vt.control_dir import MAX_JSON_BYTES, open_regular
 from pyplue.vt.errors import SessionDataError, SessionNotFoundError
 
@@ -64,17 +65,6 @@ def read_info(directory: Path) -> SessionInfo:
     if not isinstance(value, dict):
         raise SessionDataError(f"{path} is no JSON object: remove the session")
     return _info(directory.name, value)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether a process has this id, whoever owns it."""
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _info(session_id: str, value: dict[str, Any]) -> SessionInfo:

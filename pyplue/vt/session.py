@@ -15,6 +15,7 @@ from pathlib import Path
 from signal import Signals
 from typing import overload
 
+from pyplue.processes import is_alive
 from pyplue.vt import frames
 from pyplue.vt.cast import CastReader, Event
 from pyplue.vt.connection import Connection
@@ -31,7 +32,7 @@ from pyplue.vt.errors import (
 )
 from pyplue.vt.events import Events
 from pyplue.vt.executable import forwarder
-from pyplue.vt.info import SessionInfo, is_alive, read_info
+from pyplue.vt.info import SessionInfo, read_info
 from pyplue.vt.keys import key_bytes
 from pyplue.vt.replay import find_start
 from pyplue.vt.screen import Screen

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from vt.harness import Home, eventually
-from vt.server import Server
+from vt.harness import eventually
+from vt.server import Server, vibetunnel
 
 from pyplue import ffi
-
-CLI = Path(__file__).parent / "vibetunnel/node_modules/vibetunnel/dist/vibetunnel-cli"
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -21,13 +18,8 @@ vt = ffi.vt
 
 @pytest.fixture
 def server(need: Callable[[str], str]) -> Iterator[Server]:
-    home = Home([need("vibetunnel-fwd")])
-    need(str(CLI))
-    server = Server(need("node"), CLI, home)
-    server.start()
-    yield server
-    server.stop()
-    home.close()
+    with vibetunnel(need) as server:
+        yield server
 
 
 def test_the_server_lists_types_resizes_renames_and_kills(server: Server) -> None:

@@ -10,14 +10,11 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from vt.harness import Home, Terminal, alive, eventually
-from vt.server import Server
+from vt.harness import Terminal, alive, eventually
+from vt.server import Server, vibetunnel
 from websockets.sync.client import ClientConnection, connect
-
-CLI = Path(__file__).parent / "vibetunnel/node_modules/vibetunnel/dist/vibetunnel-cli"
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -25,13 +22,8 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(scope="module")
 def server(need: Callable[[str], str]) -> Iterator[Server]:
     """The server, once for all tests, and the home directory of their sessions."""
-    home = Home([need("vibetunnel-fwd")])
-    need(str(CLI))
-    server = Server(need("node"), CLI, home)
-    server.start()
-    yield server
-    server.stop()
-    home.close()
+    with vibetunnel(need) as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,12 +5,24 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from .forge import Client, Forge, Key, Server, commit, make_key, serve, short_path
+from .forge import (
+    Client,
+    Forge,
+    Key,
+    Server,
+    commit,
+    free_port,
+    make_key,
+    serve,
+    short_path,
+    wait_for_port,
+)
 
 # Raw commands that must run nothing. %ROOT is the directory of the repositories, %OUT a
 # repository beside it, %MARK a file that a command injection would make.
@@ -235,17 +247,41 @@ def test_requests_that_are_not_gits_are_refused(server: Server, options, complai
         assert complaint in answer.stderr
 
 
-@pytest.mark.parametrize("forward", ["-R 0:127.0.0.1:22", "-W 127.0.0.1:22", "-D 0"])
+@pytest.mark.parametrize("forward", ["-R 0:127.0.0.1:22", "-W 127.0.0.1:22"])
 def test_nothing_is_forwarded(server: Server, forward):
     flag, target = forward.split()
     command = [] if flag == "-W" else ["git-upload-pack 'alice/project'"]
     options = ("-o", "ExitOnForwardFailure=yes", flag, target)
     client = Client(server, "alice")
-    if flag == "-D":  # the client listens; what it then asks for is refused: see test_protocol.py
-        pytest.skip("needs a client that connects through it")
     answer = client.ssh(*command, options=options)
     assert answer.returncode == 255
     assert b"refs/heads" not in answer.stdout
+
+
+def test_nobody_gets_through_a_socks_proxy(server: Server):
+    """`ssh -D`: the client listens, and asks the server for each connection through it."""
+    client, port = Client(server, "alice"), free_port()
+    words = ["-N", "-D", f"127.0.0.1:{port}", "-p", str(server.port), f"{client.user}@127.0.0.1"]
+    proxy = subprocess.Popen([*client.ssh_command, *words], env=client.forge.environment())
+    try:
+        wait_for_port(port)
+        with socket.create_server(("127.0.0.1", 0)) as target:
+            target.settimeout(0.5)
+            with socket.create_connection(("127.0.0.1", port), timeout=10) as peer:
+                # RFC 1928, sections 3 and 4: no authentication; CONNECT to an IPv4 address.
+                peer.sendall(b"\x05\x01\x00")
+                assert peer.recv(2) == b"\x05\x00"
+                address = socket.inet_aton("127.0.0.1") + target.getsockname()[1].to_bytes(2, "big")
+                peer.sendall(b"\x05\x01\x00\x01" + address)
+                answer = peer.recv(10)
+                # ssh may say yes before it asks the server; then it hangs up.
+                assert answer[1:2] != b"\x00" or peer.recv(1) == b""
+            with pytest.raises(TimeoutError):
+                target.accept()
+        assert server.wait_for("request_refused", request="direct-tcpip")
+    finally:
+        proxy.kill()
+        proxy.wait()
 
 
 def test_of_the_clients_environment_only_the_protocol_reaches_git(server: Server, forge, work):

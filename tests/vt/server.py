@@ -8,10 +8,16 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from source_tree import ROOT
+
 from vt.harness import Home, eventually
+
+CLI = ROOT / "tests/interop/vibetunnel/node_modules/vibetunnel/dist/vibetunnel-cli"
 
 
 def real_node(node: str) -> str:
@@ -147,3 +153,14 @@ class Stream:
 
     def close(self) -> None:
         self.connection.close()
+
+
+@contextmanager
+def vibetunnel(need: Callable[[str], str]) -> Iterator[Server]:
+    """The server, with a home directory of its own for sessions."""
+    home = Home([need("vibetunnel-fwd")])
+    server = Server(need("node"), Path(need(str(CLI))), home)
+    server.start()
+    yield server
+    server.stop()
+    home.close()

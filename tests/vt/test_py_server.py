@@ -7,27 +7,19 @@ import sys
 from collections.abc import Callable, Iterator
 
 import pytest
-from source_tree import ROOT
 
 from pyplue import vt
-from vt.harness import Home, eventually
-from vt.server import Server
+from vt.harness import eventually
+from vt.server import Server, vibetunnel
 from vt.test_py_attach import PAINTER, Attached
-
-CLI = ROOT / "tests/interop/vibetunnel/node_modules/vibetunnel/dist/vibetunnel-cli"
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
 def server(need: Callable[[str], str]) -> Iterator[Server]:
-    home = Home([need("vibetunnel-fwd")])
-    need(str(CLI))
-    server = Server(need("node"), CLI, home)
-    server.start()
-    yield server
-    server.stop()
-    home.close()
+    with vibetunnel(need) as server:
+        yield server
 
 
 def created(server: Server, *command: str) -> vt.Session:

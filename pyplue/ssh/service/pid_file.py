@@ -7,6 +7,7 @@ import os
 import time
 from pathlib import Path
 
+from pyplue.processes import is_alive
 from pyplue.ssh.errors import SshError, SshRefusedError
 
 _TEXT_MAX = 32
@@ -23,7 +24,7 @@ class PidFile:
     def check(self) -> None:
         """SshRefusedError when the process in it is alive, or when it is no pid file."""
         pid = self._read()
-        if pid is None or pid == os.getpid() or not _is_alive(pid):
+        if pid is None or pid == os.getpid() or not is_alive(pid):
             return
         started_at = _started_at(pid)
         try:
@@ -72,16 +73,6 @@ class PidFile:
         if not text.isdigit() or int(text) == 0:
             raise SshRefusedError(f"{self._path} is no pid file: name another one")
         return int(text)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _started_at(pid: int) -> float | None:

@@ -313,7 +313,8 @@ pub const Server = struct {
             .acquire,
         );
         if (before != null) return;
-        // Newcomers are refused by the kernel from now on (on macOS when the socket closes).
+        // The kernel refuses newcomers from now on; where this fails, as on macOS, it does so when
+        // the socket closes.
         posix.shutdown(server.listener_fd, .both) catch {};
         for (server.loops) |loop| loop.waker.wake();
     }

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import stat
+import time
 
 from pyplue.vt.errors import SessionDataError, VtError
 from pyplue.vt.session import Session
@@ -15,6 +16,7 @@ _FILES = re.compile(
     r"session\.json|session\.json\.tmp|\.session\.json\.\d+\.\d+\.tmp|stdout|stdin|ipc\.sock"
     r"|activity\.json"
 )
+_LAST_MOMENT_S = 0.5
 
 
 def remove(session: Session) -> None:
@@ -28,11 +30,7 @@ def remove(session: Session) -> None:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     directory = os.open(session.path, flags)
     try:
-        try:
-            # A forwarder holds this lock from its first moment to its last.
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise VtError(f"session {session.id} is being started: kill it first") from None
+        _lock(directory, session)
         names = os.listdir(directory)
         foreign = [name for name in names if not _is_ours(name, directory)]
         if foreign:
@@ -45,6 +43,20 @@ def remove(session: Session) -> None:
         os.rmdir(session.path)
     finally:
         os.close(directory)
+
+
+def _lock(directory: int, session: Session) -> None:
+    """A forwarder holds this lock from its first moment to its last, which comes a moment after
+    session.json says that the session has ended."""
+    give_up = time.monotonic() + _LAST_MOMENT_S
+    while True:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > give_up:
+                raise VtError(f"session {session.id} is being started: kill it first") from None
+        time.sleep(0.005)
 
 
 def _is_ours(name: str, directory: int) -> bool:

@@ -6,6 +6,7 @@ is done by a Python process of its own, a `host`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import random
@@ -149,6 +150,18 @@ def test_a_session_runs_when_start_returns_and_is_complete_when_wait_does(home: 
     assert vt.vt_fwd_stop(handle) == 0
     assert vt.vt_fwd_close(handle)
     assert vt.vt_fwd_wait(handle, 0) == code_of("no_handle")
+
+
+def test_whoever_has_waited_may_remove_the_session_at_once(home: Home):
+    for _ in range(100):
+        handle = start(home, "true", id="again")
+        assert vt.vt_fwd_wait(handle, 10_000) == 0
+        directory = os.open(session_of(home, handle).path, os.O_RDONLY)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as `prune` does
+        finally:
+            os.close(directory)
+        assert vt.vt_fwd_close(handle)
 
 
 def test_a_session_whose_handle_is_closed_ends_by_itself(home: Home):

@@ -306,6 +306,16 @@ def test_prune_leaves_a_session_that_is_being_started(run: Run, home: Home) -> N
     assert session.cast_path.exists()
 
 
+def test_prune_waits_for_the_last_moment_of_a_session_that_has_ended(run: Run, home: Home) -> None:
+    session = made(home, HEADER)
+    directory = os.open(session.path, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)  # as a forwarder after "exited", before its own end
+    end = threading.Timer(0.1, os.close, [directory])
+    end.start()
+    assert run("prune") == (0, f"removed {session.id}\n", "")
+    end.join()
+
+
 # ---- export -------------------------------------------------------------------------------------
 
 SHOW = [

@@ -386,8 +386,11 @@ const Run = struct {
         defer sessions.mutex.unlock();
         sessions.live.remove(&run.node);
         sessions.count -= 1;
+        // First the files, whose lock keeps a session from being removed or its id from being used
+        // again: whoever waits may do both. Requests come until the end is reported.
+        run.closeFiles();
         sessions.report(run.handle, code);
-        run.close();
+        run.closeRequests();
         run.free();
         sessions.ended.broadcast();
     }
@@ -410,8 +413,16 @@ const Run = struct {
 
     /// What the forwarder does not close itself.
     fn close(run: *Run) void {
+        run.closeRequests();
+        run.closeFiles();
+    }
+
+    fn closeRequests(run: *Run) void {
         posix.close(run.request_read);
         posix.close(run.request_write);
+    }
+
+    fn closeFiles(run: *Run) void {
         posix.close(run.forwarder.recorder.file.fd);
         run.directory.close();
     }

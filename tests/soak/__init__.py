@@ -1,0 +1,1 @@
+"""The soak: all four modules under load at the same time, see run.py."""

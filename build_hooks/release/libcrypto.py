@@ -1,0 +1,114 @@
+"""Compiles OpenSSL's libcrypto with zig cc for one target: what libssh needs of it, and no more.
+
+The result is a folder with lib/libcrypto.a and include/openssl, kept in the cache under a name that
+holds everything it depends on. All symbols are hidden: linked into a library, they are nobody
+else's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from build_hooks import zig
+from build_hooks.release import sources
+
+# OpenSSL's names of the systems. Its own compiler flags for them are the baseline CPU's; faster
+# instructions are in assembly and picked at run time.
+_CONFIGURATIONS = {
+    ("x86_64", "linux"): "linux-x86_64",
+    ("aarch64", "linux"): "linux-aarch64",
+    ("x86_64", "macos"): "darwin64-x86_64",
+    ("aarch64", "macos"): "darwin64-arm64",
+}
+# Left in: AES, ChaCha20-Poly1305, SHA, MD5 (fingerprints), HMAC, RSA, EC, X25519, Ed25519, DH,
+# ML-KEM, the SSH key derivation, PEM and PKCS #8, and DES, which libssh names.
+_OPTIONS = """
+no-shared no-module no-dso no-engine no-static-engine no-apps no-tests no-docs no-makedepend
+no-ssl no-tls no-dtls no-quic no-srp no-srtp no-psk no-nextprotoneg no-multiblock
+no-cmp no-cms no-ct no-ocsp no-ts no-rfc3779 no-http no-sock no-dgram no-comp no-ui-console
+no-autoload-config no-filenames no-async no-thread-pool no-default-thread-pool
+no-legacy no-md4 no-mdc2 no-rc2 no-rc4 no-idea no-seed no-bf no-cast no-camellia no-aria
+no-sm2 no-sm3 no-sm4 no-whirlpool no-rmd160 no-siphash no-siv no-ocb no-scrypt no-blake2 no-argon2
+no-ec2m no-gost no-dsa no-ml-dsa no-slh-dsa no-afalgeng
+""".split()
+# Zig brings no CommonCrypto for macOS; getentropy is there on every version since 10.12.
+_FLAGS = ["-fvisibility=hidden", "-O2", "-DOPENSSL_NO_APPLE_CRYPTO_RANDOM"]
+
+
+def built(triple: str) -> Path:
+    """The folder with libcrypto for `triple`; compiled in about a minute when it is not there."""
+    source = sources.unpacked(sources.OPENSSL)
+    recipe = [source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, Path(__file__).read_text()]
+    key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+    folder = sources.cache() / "libcrypto" / f"{key}-{triple}"
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        result = _compile(triple, source, Path(temporary))
+        result.rename(folder)
+    return folder
+
+
+def _compile(triple: str, source: Path, work: Path) -> Path:
+    cpu, system = triple.split("-")[:2]
+    # In a fixed place beside its sources: the paths that the compiler sees are always the same.
+    (work / "openssl").symlink_to(source)
+    build, tools = work / "build", work / "tools"
+    build.mkdir()
+    _write_tools(tools, triple, "macos" in system)
+    environment = {
+        **os.environ,
+        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+        "SOURCE_DATE_EPOCH": "0",  # OpenSSL writes the time of its build into the library
+    }
+    configuration = _CONFIGURATIONS[cpu, system.partition(".")[0]]
+    names = ["CC=zig-cc", "AR=zig-ar", "RANLIB=zig-ranlib"]
+    place = ["--prefix=/nonexistent", "--openssldir=/nonexistent", "--libdir=lib"]
+    configure = ["perl", "../openssl/Configure", configuration, *names, *place, *_OPTIONS, *_FLAGS]
+    jobs = f"-j{os.cpu_count() or 1}"
+    for command in (configure, ["make", "-s", jobs, "build_generated", "libcrypto.a"]):
+        done = subprocess.run(
+            command, cwd=build, env=environment, capture_output=True, text=True, errors="replace"
+        )
+        if done.returncode != 0:
+            said = (done.stdout + done.stderr)[-4000:]
+            raise sources.SourceError(f"{said}\nlibcrypto for {triple}: {command[0]} failed")
+    result = work / "result"
+    (result / "lib").mkdir(parents=True)
+    shutil.copyfile(build / "libcrypto.a", result / "lib" / "libcrypto.a")
+    for include in (source / "include", build / "include"):
+        shutil.copytree(include / "openssl", result / "include" / "openssl", dirs_exist_ok=True)
+    return result
+
+
+def _write_tools(folder: Path, triple: str, is_macos: bool) -> None:
+    """A compiler and an archiver by names without a path: OpenSSL keeps its compiler's name.
+
+    Assembly has no -fvisibility, so each global symbol in it gets a line that hides it.
+    """
+    folder.mkdir()
+    compiler = shlex.quote(zig.compiler())
+    hide = ".private_extern" if is_macos else ".hidden"
+    # The second line is for sed: `.globl x` becomes `.globl x` and `.hidden x`.
+    globals_ = r"s/^[[:space:]]*\.globl[[:space:]]+([A-Za-z0-9_$.]+).*/&\n" + hide + r" \1/"
+    scripts = {
+        "zig-cc": f"""\
+for word; do
+    case $word in *.[sS]) sed -i -E {shlex.quote(globals_)} "$word" ;; esac
+done
+exec {compiler} cc -target {triple} -mcpu=baseline "$@"
+""",
+        "zig-ar": f'exec {compiler} ar "$@"\n',
+        "zig-ranlib": f'exec {compiler} ranlib "$@"\n',
+    }
+    for name, text in scripts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}")
+        (folder / name).chmod(0o755)

@@ -3,27 +3,24 @@
     ./dev bench jwt
 
 Each library gets its secret as it likes it best: prepared where it can, and pyplue.jwt both ways.
-The figures are the best of many rounds, so that what else the machine does counts little.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-BUN_BENCH = ROOT / "bun" / "bench_jwt.ts"
+from report import ROOT, Comparison, Goal, bun, main, pytest_benchmark
 
 SECRET = "a secret of at least thirty-two bytes"
 CLAIMS = {"sub": "1234567890", "iat": 1516239022, "exp": int(time.time()) + 86400}
@@ -121,54 +118,74 @@ def test_verify(benchmark: Any, library: Library, token: str) -> None:
     assert dict(benchmark(library.verify, token)) == CLAIMS
 
 
-def measure() -> dict[str, dict[str, float]]:
-    """The best time in nanoseconds, by what is done and by library."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"),
-                *(f"--benchmark-json={report}", "--benchmark-disable-gc", "--benchmark-warmup=on"),
-                *("--benchmark-columns=min,median,rounds", "--benchmark-sort=min"),
-                __file__,
-            ],
-            cwd=ROOT,
-            check=True,
+SIGN, VERIFY = "sign a dict in Python", "verify to a dict in Python"
+ZIG_SIGN, ZIG_VERIFY = "sign in Zig, one thread", "verify in Zig, one thread"
+BUN_SIGN, BUN_VERIFY = "sign an object in Bun", "verify to an object in Bun"
+
+GOALS = [
+    Goal(SIGN, at_least=12, than=("PyJWT",)),
+    Goal(VERIFY, at_least=18, than=("PyJWT",)),
+    Goal(VERIFY, at_least=8, than=("joserfc", "Authlib", "superjwt")),
+    Goal(BUN_SIGN, at_least=4, than=("fast-jwt",)),
+    Goal(BUN_SIGN, at_least=12, than=("jose, 64 in flight",)),
+    Goal(BUN_VERIFY, at_least=4, than=("fast-jwt",)),
+    Goal(BUN_VERIFY, at_least=12, than=("jose, 64 in flight",)),
+    Goal(ZIG_SIGN, at_least=3e6, name="jwt_sign_into, SHA instructions"),
+    Goal(ZIG_SIGN, at_least=5e5, name="jwt_sign_into, scalar"),
+    Goal(ZIG_VERIFY, at_least=2.5e6, name="jwt_verify_into, SHA instructions"),
+    Goal(ZIG_VERIFY, at_least=5e5, name="jwt_verify_into, scalar"),
+]
+
+
+def python(rounds: int, max_time_s: float) -> list[Comparison]:
+    found = pytest_benchmark(__file__, rounds, max_time_s)
+    return [
+        Comparison(
+            what,
+            "s",
+            "lower",
+            {library.name: found[f"{test}[{library.name}]"] for library in LIBRARIES},
+            ours=2,
+            summary=True,
         )
-        times: dict[str, dict[str, float]] = {"sign": {}, "verify": {}}
-        for result in json.loads(report.read_text())["benchmarks"]:
-            name, _, library = result["name"].removeprefix("test_").rstrip("]").partition("[")
-            times[name][library] = result["stats"]["min"] * 1e9
-        return times
+        for what, test in ((SIGN, "test_sign"), (VERIFY, "test_verify"))
+    ]
 
 
-def print_table(times: dict[str, dict[str, float]]) -> None:
-    packages = {"pyplue.jwt": "pyplue"}
-    print(f"\n{'':34}{'sign':>9}{'verify':>9}   pyplue.jwt (secret as str) is faster by")
-    ours = LIBRARIES[0].name
-    for name in times["sign"]:
-        package = name.partition(",")[0]
-        sign, verify = times["sign"][name], times["verify"][name]
-        label = f"{name} {version(packages.get(package, package))}"
-        print(
-            f"{label:34}{sign:6.0f} ns{verify:6.0f} ns"
-            f"   {sign / times['sign'][ours]:5.1f} x sign"
-            f" {verify / times['verify'][ours]:5.1f} x verify"
+def zig(rounds: int) -> list[Comparison]:
+    """The library as it is shipped, through its C ABI."""
+    samples: dict[str, dict[str, list[float]]] = {ZIG_SIGN: {}, ZIG_VERIFY: {}}
+    command = [sys.executable, "-m", "ziglang", "build", "bench", "-Doptimize=ReleaseSafe"]
+    for _ in range(rounds):
+        answer = subprocess.run(
+            command, cwd=ROOT / "zig" / "jwt", check=True, stdout=subprocess.PIPE, text=True
         )
+        for line in answer.stdout.splitlines():
+            if row := re.fullmatch(
+                r"(sha-ni|sha2|scalar) +(jwt_(?:sign|verify).*?) +\d+ +(\d+)", line
+            ):
+                path, call, rate = row.groups()
+                what = ZIG_SIGN if call.startswith("jwt_sign") else ZIG_VERIFY
+                name = f"{call}, {'scalar' if path == 'scalar' else 'SHA instructions'}"
+                samples[what].setdefault(name, []).append(float(rate))
+    return [
+        Comparison(what, "/s", "higher", found, ours=len(found)) for what, found in samples.items()
+    ]
 
 
-def main() -> None:
-    size = len(json.dumps(CLAIMS, separators=(",", ":")))
-    print(f"== Python {sys.version.split()[0]}, dict to str and str to dict, payload {size} bytes")
-    sys.stdout.flush()
-    print_table(measure())
-    print("\n== Zig, the library as it is shipped, one thread, through its C ABI", flush=True)
-    zig = [sys.executable, "-m", "ziglang", "build", "bench", "-Doptimize=ReleaseSafe"]
-    subprocess.run(zig, cwd=ROOT / "zig" / "jwt", check=True)
-    if BUN_BENCH.exists():
-        print("\n== Bun", flush=True)
-        subprocess.run(["bun", "run", BUN_BENCH.name], cwd=BUN_BENCH.parent, check=True)
+def javascript(rounds: int) -> list[Comparison]:
+    samples: dict[str, dict[str, list[float]]] = {BUN_SIGN: {}, BUN_VERIFY: {}}
+    for rows in bun("bench_jwt.ts", rounds):
+        for row in rows:
+            samples[BUN_SIGN].setdefault(row["name"], []).append(row["sign"] / 1e9)
+            samples[BUN_VERIFY].setdefault(row["name"], []).append(row["verify"] / 1e9)
+    return [Comparison(what, "s", "lower", found, summary=True) for what, found in samples.items()]
+
+
+def measure(quick: bool) -> list[Comparison]:
+    rounds = 2 if quick else 7
+    return [*python(rounds, 0.05 if quick else 0.3), *javascript(rounds), *zig(2 if quick else 5)]
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, GOALS)

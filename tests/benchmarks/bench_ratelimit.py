@@ -3,13 +3,12 @@
     ./dev bench ratelimit
 
 Every limiter is asked about one key that stays under its limit, which is what nearly all requests
-of a service are. The figures are the best of many rounds, so that what else the machine does
-counts little.
+of a service are.
 """
 
 from __future__ import annotations
 
-import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,24 +16,26 @@ import threading
 import time
 import timeit
 from collections.abc import Callable
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from limits import RateLimitItemPerHour
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from report import ROOT, Comparison, Goal, bun, main, pytest_benchmark
+
 ZIG = ROOT / "zig" / "ratelimit"
-BUN_BENCH = ROOT / "bun" / "bench_ratelimit.ts"
 
 MANY = 1_000_000_000
 HOUR_S = 3600
 KEY = "192.0.2.7"
 ITEM = RateLimitItemPerHour(MANY)
 BATCH = 1000
-LOOP, ROUNDS = 500, 1500
-THREADS = 4
+LOOP, LOOPS = 500, 400
+THREADS, THREAD_RUNS = 4, 8
 CHECKS_PER_THREAD = 50_000
 
 OURS = "pyplue RateLimiter.check"
@@ -42,18 +43,14 @@ FIXED = "limits, fixed window"
 SLIDING = "limits, sliding window counter"
 SHARED = "pyplue, shared file"
 BATCHED = f"pyplue check_many, batch of {BATCH}"
-ONE_THREAD = "1 thread"
-SOME_THREADS = f"{THREADS} threads"
+ONE_THREAD = "pyplue, 1 thread"
+SOME_THREADS = f"pyplue, {THREADS} threads"
 
 
 class Alternative(NamedTuple):
-    """One check that passes: `statement` with `object` called o, which timeit repeats.
-
-    `package` gives the version, None for plain Python.
-    """
+    """One check that passes: `statement` with `object` called o, which timeit repeats."""
 
     name: str
-    package: str | None
     statement: str
     object: Any
 
@@ -105,20 +102,18 @@ def alternatives() -> list[Alternative]:
     )
     check, hit = "o.check(KEY)", "o.hit(ITEM, KEY)"
     return [
-        Alternative(OURS, "pyplue", check, private),
-        Alternative("pyplue RateLimiter.check, GCRA", "pyplue", check, gcra),
-        Alternative(SHARED, "pyplue", check, shared),
-        Alternative("pyplue RateLimiter.hit", "pyplue", "o.hit(KEY)", private),
-        Alternative("a dict and a lock", None, "o(KEY)", dict_and_lock()),
-        Alternative(FIXED, "limits", hit, fixed),
-        Alternative(f"{FIXED}, on plue://", "limits", hit, fixed_on_plue),
-        Alternative(SLIDING, "limits", hit, sliding),
-        Alternative(f"{SLIDING}, on plue://", "limits", hit, sliding_on_plue),
-        Alternative(
-            "pyrate-limiter", "pyrate-limiter", "o.try_acquire(KEY, blocking=False)", pyrate
-        ),
-        Alternative("throttled-py, fixed window", "throttled-py", "o.limit(KEY)", window),
-        Alternative("throttled-py, token bucket", "throttled-py", "o.limit(KEY)", bucket),
+        Alternative(OURS, check, private),
+        Alternative("pyplue RateLimiter.check, GCRA", check, gcra),
+        Alternative("pyplue RateLimiter.hit", "o.hit(KEY)", private),
+        Alternative(SHARED, check, shared),
+        Alternative("a dict and a lock", "o(KEY)", dict_and_lock()),
+        Alternative(FIXED, hit, fixed),
+        Alternative(f"{FIXED}, on plue://", hit, fixed_on_plue),
+        Alternative(SLIDING, hit, sliding),
+        Alternative(f"{SLIDING}, on plue://", hit, sliding_on_plue),
+        Alternative("pyrate-limiter", "o.try_acquire(KEY, blocking=False)", pyrate),
+        Alternative("throttled-py, fixed window", "o.limit(KEY)", window),
+        Alternative("throttled-py, token bucket", "o.limit(KEY)", bucket),
     ]
 
 
@@ -129,8 +124,8 @@ ALTERNATIVES = alternatives()
 def test_check(benchmark: Any, alternative: Alternative) -> None:
     names = {"o": alternative.object, "KEY": KEY, "ITEM": ITEM}
     loop = timeit.Timer(alternative.statement, globals=names)
-    # Short rounds, so that many of them are not interrupted.
-    benchmark.pedantic(loop.timeit, (LOOP,), rounds=ROUNDS, warmup_rounds=ROUNDS // 10)
+    # Short loops, so that many of them are not interrupted.
+    benchmark.pedantic(loop.timeit, (LOOP,), rounds=LOOPS, warmup_rounds=LOOPS // 10)
     answer = eval(alternative.statement, names)
     assert not answer.limited if hasattr(answer, "limited") else answer
 
@@ -162,68 +157,106 @@ def test_threads(benchmark: Any, threads: int) -> None:
         for worker in workers:
             worker.join()
 
-    benchmark.pedantic(run, rounds=20, warmup_rounds=2)
-    assert limiter.peek(KEY).remaining == MANY - 22 * threads * CHECKS_PER_THREAD
+    benchmark.pedantic(run, rounds=THREAD_RUNS, warmup_rounds=2)
+    assert limiter.peek(KEY).remaining == MANY - (THREAD_RUNS + 2) * threads * CHECKS_PER_THREAD
 
 
-def measure() -> dict[str, float]:
-    """The best time of each row, in nanoseconds per check."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        subprocess.run(
-            [
-                *(sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider"),
-                *(f"--benchmark-json={report}", "--benchmark-disable-gc", "--benchmark-warmup=on"),
-                *("--benchmark-columns=min,median,rounds", "--benchmark-sort=min"),
-                __file__,
-            ],
-            cwd=ROOT,
-            check=True,
-        )
-        found = {
-            result["name"]: result["stats"]["min"] * 1e9
-            for result in json.loads(report.read_text())["benchmarks"]
-        }
-    times = {one.name: found[f"test_check[{one.name}]"] / LOOP for one in ALTERNATIVES}
-    times[BATCHED] = found["test_batch"] / BATCH
-    for threads, name in ((1, ONE_THREAD), (THREADS, SOME_THREADS)):
-        times[name] = found[f"test_threads[{threads}]"] / (threads * CHECKS_PER_THREAD)
-    return times
+CHECK, THREADED = "check a rate limit in Python", "a check in Python, on several threads"
+ZIG_HOT, ZIG_UNIFORM = "checks of a hot key in Zig", "checks of 1M uniform keys in Zig"
+ZIG_BYTES, ZIG_PAUSE = "memory per key, 1M keys", "longest insert while growing to 1M keys"
+VICTIM = "a refused client's check in a flood of 10M keys"
+BUN_HOT, BUN_MANY = "check in Bun, hot key", "check in Bun, 1,000,000 keys"
+MAP = "TypeScript Map"
+
+GOALS = [
+    Goal(CHECK, at_least=10, than=(FIXED,)),
+    Goal(CHECK, at_least=18, than=(SLIDING,)),
+    Goal(CHECK, at_least=200, than=(FIXED,), name=BATCHED),
+    Goal(CHECK, at_most=1.5, than=(SHARED,)),
+    Goal(THREADED, at_least=0.85, than=(ONE_THREAD,)),
+    Goal(BUN_HOT, at_least=1, than=(MAP,)),
+    Goal(BUN_MANY, at_least=1.5, than=(MAP,)),
+    Goal(ZIG_HOT, at_least=30e6),
+    Goal(ZIG_UNIFORM, at_least=3e6),
+    Goal(ZIG_BYTES, at_most=64),
+    Goal(ZIG_PAUSE, at_most=2e-3),
+    Goal(VICTIM, at_most=10e-6, name="99.9th percentile"),
+]
 
 
-def print_table(times: dict[str, float]) -> None:
-    packages = {one.name: one.package for one in ALTERNATIVES}
-    print(f"\n{'':42}{'a check':>10}   pyplue's single check, and its batch, are faster by")
-    for name, nanoseconds in times.items():
-        if name in (ONE_THREAD, SOME_THREADS):
-            continue
-        package = packages.get(name, "pyplue")
-        label = f"{name} ({version(package)})" if package else name
-        print(
-            f"{label:42}{nanoseconds:7.0f} ns"
-            f"   {nanoseconds / times[OURS]:6.2f} x {nanoseconds / times[BATCHED]:8.1f} x"
-        )
-    ratios = {
-        f"{THREADS} threads have of one thread's throughput": times[ONE_THREAD]
-        / times[SOME_THREADS],
-        "a check in a shared file takes of a private one": times[SHARED] / times[OURS],
+def python(rounds: int) -> list[Comparison]:
+    """One key, all checks pass."""
+    found = pytest_benchmark(__file__, rounds, 0.3)
+
+    def each(test: str, checks: int) -> list[float]:
+        return [seconds / checks for seconds in found[test]]
+
+    names = [one.name for one in ALTERNATIVES]
+    ours = names.index(SHARED) + 1
+    checks = {name: each(f"test_check[{name}]", LOOP) for name in names[:ours]}
+    checks[BATCHED] = each("test_batch", BATCH)
+    checks |= {name: each(f"test_check[{name}]", LOOP) for name in names[ours:]}
+    threads = {
+        SOME_THREADS: each(f"test_threads[{THREADS}]", THREADS * CHECKS_PER_THREAD),
+        ONE_THREAD: each("test_threads[1]", CHECKS_PER_THREAD),
     }
-    print()
-    for name, ratio in ratios.items():
-        print(f"{name:60}{ratio:6.2f}")
+    return [
+        Comparison(CHECK, "s", "lower", checks, ours=ours + 1, summary=True),
+        Comparison(THREADED, "s", "lower", threads, ours=2),
+    ]
 
 
-def main() -> None:
-    print(f"== Python {sys.version.split()[0]}, one key, all checks pass", flush=True)
-    print_table(measure())
-    print("\n== Zig, the library's own core as it is shipped", flush=True)
-    zig = [sys.executable, "-m", "ziglang", "build", "-Doptimize=ReleaseSafe"]
-    subprocess.run(zig, cwd=ZIG, check=True)
-    subprocess.run([ZIG / "zig-out" / "bin" / "plue-ratelimit", "bench"], check=True)
-    if BUN_BENCH.exists():
-        print("\n== Bun", flush=True)
-        subprocess.run(["bun", "run", BUN_BENCH.name], cwd=BUN_BENCH.parent, check=True)
+# How `plue-ratelimit bench` names what it measures: comparison, row, unit, better, scale.
+ZIG_LINES = {
+    r"hot key, 1 thread, sliding_window": (ZIG_HOT, "sliding window", "/s", "higher", 1e6),
+    r"hot key, 1 thread, gcra": (ZIG_HOT, "GCRA", "/s", "higher", 1e6),
+    r"hot key, 1 thread, fixed_window": (ZIG_HOT, "fixed window", "/s", "higher", 1e6),
+    r"hot key, 2 threads": (ZIG_HOT, "sliding window, 2 threads", "/s", "higher", 1e6),
+    r"1M uniform keys, 1 thread": (ZIG_UNIFORM, "sliding window", "/s", "higher", 1e6),
+    r"bytes per key at \d+ keys": (ZIG_BYTES, "plue_ratelimit", "B", "lower", 1),
+    r"this table": (ZIG_PAUSE, "plue_ratelimit", "s", "lower", 1e-3),
+    r"std\.StringHashMap": (ZIG_PAUSE, "std.StringHashMap", "s", "lower", 1e-3),
+    r"median": (VICTIM, "median", "s", "lower", 1e-6),
+    r"p99\.9": (VICTIM, "99.9th percentile", "s", "lower", 1e-6),
+}
+
+
+def zig(rounds: int) -> list[Comparison]:
+    """The library's own core as it is shipped. What follows a label is its figure."""
+    build = [sys.executable, "-m", "ziglang", "build", "-Doptimize=ReleaseSafe"]
+    subprocess.run(build, cwd=ZIG, check=True)
+    program = [str(ZIG / "zig-out" / "bin" / "plue-ratelimit"), "bench"]
+    found: dict[str, Comparison] = {}
+    for _ in range(rounds):
+        text = subprocess.run(program, check=True, stdout=subprocess.PIPE, text=True).stdout
+        for label, (what, name, unit, better, scale) in ZIG_LINES.items():
+            value = float(re.search(rf"{label} +([\d.]+)", text)[1]) * scale
+            comparison = found.setdefault(what, Comparison(what, unit, better, {}))
+            comparison.samples.setdefault(name, []).append(value)
+    return [
+        replace(one, ours=len(one.samples) - ("std.StringHashMap" in one.samples))
+        for one in found.values()
+    ]
+
+
+def javascript(rounds: int) -> list[Comparison]:
+    """Beside the Map with a fixed window that plue_ratelimit replaces."""
+    samples: dict[str, dict[str, list[float]]] = {}
+    for result in bun("bench_ratelimit.ts", rounds):
+        for keys, times in result.items():
+            rows = samples.setdefault(f"check in Bun, {keys}", {})
+            for name in sorted(times, key=lambda name: name == MAP):
+                rows.setdefault(name, []).append(times[name] / 1e9)
+    return [
+        Comparison(what, "s", "lower", rows, ours=len(rows) - 1, summary=True)
+        for what, rows in samples.items()
+    ]
+
+
+def measure(quick: bool) -> list[Comparison]:
+    rounds = 2 if quick else 7
+    return [*python(rounds), *javascript(rounds), *zig(2 if quick else 5)]
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, GOALS)

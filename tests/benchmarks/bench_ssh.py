@@ -3,9 +3,7 @@
     ./dev bench ssh
 
 Every server serves the same repositories to the same clients: OpenSSH's ssh under git, and a small
-libssh program for connections. curve25519 for all. Each figure is the best of its rounds, taken in
-turns, so that a busy moment of the machine meets everybody. PLUE_BENCH_SSH_MB (180) is the size of
-the pack, PLUE_BENCH_SSH_ROUNDS (3) the number of rounds.
+libssh program for connections. curve25519 for all. Each round starts all servers anew.
 """
 
 from __future__ import annotations
@@ -26,12 +24,14 @@ from pathlib import Path
 import asyncssh
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 
+from report import Comparison, Goal, main  # noqa: E402
 from ssh.forge import Client, Forge, Sshd, known_hosts, serve, sshd  # noqa: E402
 
-MB = int(os.environ.get("PLUE_BENCH_SSH_MB", "180"))
-ROUNDS = int(os.environ.get("PLUE_BENCH_SSH_ROUNDS", "3"))
+from pyplue.ssh import libssh_version  # noqa: E402
+
+MB = 180
 PARALLEL = 50
 IDLE = 100
 LS_REMOTE = 12
@@ -109,7 +109,7 @@ def clone_rate(server: object, work: Path) -> float:
     url = client.url(repository(server, "alice/big"))
     took = seconds(lambda: client.git("clone", "-q", "--bare", url, str(target)))
     shutil.rmtree(target)
-    return MB / took
+    return MB * 1e6 / took
 
 
 def push_rate(server: object, work: Path, source: Path) -> float:
@@ -118,7 +118,7 @@ def push_rate(server: object, work: Path, source: Path) -> float:
     url = client.url(repository(server, "alice/receiver"))
     took = seconds(lambda: client.git("push", "-q", url, "main", cwd=source))
     shutil.rmtree(bare)
-    return MB / took
+    return MB * 1e6 / took
 
 
 def receiver(forge: Forge) -> Path:
@@ -138,32 +138,32 @@ def file_rates(forge: Forge, work: Path, source: Path) -> tuple[float, float]:
     bare = receiver(forge)
     pushed = seconds(lambda: forge.git("push", "-q", f"file://{bare}", "main", cwd=source))
     shutil.rmtree(bare)
-    return MB / cloned, MB / pushed
+    return MB * 1e6 / cloned, MB * 1e6 / pushed
 
 
-def ls_remote_ms(server: object, work: Path) -> float:
+def ls_remote_s(server: object, work: Path) -> float:
     client = client_of(server, work)
     url = client.url(repository(server, "alice/project"))
-    return 1000 * statistics.median(
+    return statistics.median(
         seconds(lambda: client.git("ls-remote", "-q", url)) for _ in range(LS_REMOTE)
     )
 
 
-def tree_kb(pid: int) -> int:
+def tree_bytes(pid: int) -> int:
     """Proportional set size of a process and all below it."""
     process, total = Path(f"/proc/{pid}"), 0
     try:
         for line in (process / "smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
-                total = int(line.split()[1])
+                total = int(line.split()[1]) * 1024
         for task in (process / "task").iterdir():
-            total += sum(map(tree_kb, map(int, (task / "children").read_text().split())))
+            total += sum(map(tree_bytes, map(int, (task / "children").read_text().split())))
     except (FileNotFoundError, ProcessLookupError):
         pass  # It has ended meanwhile.
     return total
 
 
-async def idle_kb(server: object) -> float:
+async def idle_bytes(server: object) -> float:
     """What one more connection costs that is logged in and silent."""
 
     async def connect() -> asyncssh.SSHClientConnection:
@@ -179,45 +179,38 @@ async def idle_kb(server: object) -> float:
 
     warm = [await connect() for _ in range(3)]
     await asyncio.sleep(0.5)
-    before = tree_kb(server.pid)
+    before = tree_bytes(server.pid)
     held = [await connect() for _ in range(IDLE)]
     await asyncio.sleep(0.5)
-    each = (tree_kb(server.pid) - before) / IDLE
+    each = (tree_bytes(server.pid) - before) / IDLE
     for connection in (*held, *warm):
         connection.abort()
     return each
 
 
-# ---- the table --------------------------------------------------------------------------------
+# ---- all of it --------------------------------------------------------------------------------
 
-ROWS = [
-    ("connections/s at 50 parallel", "conn", True),
-    (f"clone of {MB} MB, MB/s", "clone", True),
-    (f"push of {MB} MB, MB/s", "push", True),
-    ("git ls-remote, median ms", "ls", False),
-    ("memory per idle connection, KB", "idle", False),
+CONNECT = "connections with a small fetch, 50 in parallel"
+CLONE, PUSH = "clone of 180 MB", "push of 180 MB"
+LS_REMOTE_TIME, IDLE_MEMORY = "git ls-remote, median", "memory of an idle connection"
+OURS, FILE = "plue_ssh", "file://, no SSH"
+OTHERS = ("ssh2 on Bun", "ssh2 on Node", "asyncssh")
+
+# Before 0.12, libssh itself is slower at connecting.
+LIBSSH = tuple(map(int, libssh_version().split("/")[0].split(".")[:2]))
+BEST_OTHER = 1.2 if LIBSSH >= (0, 12) else 1
+
+GOALS = [
+    Goal(CONNECT, at_least=12, than=("sshd",)),
+    Goal(CONNECT, at_least=BEST_OTHER, than=OTHERS),
+    Goal(CLONE, at_least=1.5, than=("sshd",)),
+    Goal(CLONE, at_least=0.75, than=(FILE,)),
+    Goal(PUSH, at_least=1, than=("sshd", *OTHERS)),
+    Goal(PUSH, at_most=1.3, than=(OURS,), name=FILE),
+    Goal(LS_REMOTE_TIME, at_least=5, than=("sshd",)),
+    Goal(LS_REMOTE_TIME, at_least=1, than=("ssh2 on Bun",)),
+    Goal(IDLE_MEMORY, at_least=20, than=("sshd",)),
 ]
-
-
-def show(figures: dict[str, dict[str, float]], limits: tuple[float, float]) -> None:
-    names = list(figures)
-    others = [name for name in names if name != "plue_ssh"]
-    print(f"{'':32}" + "".join(f"{name:>12}" for name in names) + f"{'file://':>12}")
-    for label, key, _ in ROWS:
-        values = "".join(f"{figures[name][key]:12.1f}" for name in names)
-        limit = {"clone": limits[0], "push": limits[1]}.get(key)
-        print(f"{label:32}{values}" + (f"{limit:12.1f}" if limit else ""))
-    print("\nplue_ssh is better by this factor (above 1: better)")
-    print(f"{'':32}" + "".join(f"{name:>12}" for name in others) + f"{'file://':>12}")
-    for label, key, more_is_better in ROWS:
-        mine = figures["plue_ssh"][key]
-        ratios = ""
-        for name in others:
-            other = figures[name][key]
-            ratio = mine / other if more_is_better else other / max(mine, 0.001)
-            ratios += f"{ratio:11.2f}x"
-        limit = {"clone": limits[0], "push": limits[1]}.get(key)
-        print(f"{label:32}{ratios}" + (f"{mine / limit:11.2f}x" if limit else ""))
 
 
 def load_program(directory: Path) -> Path:
@@ -228,8 +221,19 @@ def load_program(directory: Path) -> Path:
     return program
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+def measure(quick: bool) -> list[Comparison]:
+    found = {
+        CONNECT: Comparison(CONNECT, "/s", "higher", {}, summary=True),
+        CLONE: Comparison(CLONE, "B/s", "higher", {}, summary=True),
+        PUSH: Comparison(PUSH, "B/s", "higher", {}, summary=True),
+        LS_REMOTE_TIME: Comparison(LS_REMOTE_TIME, "s", "lower", {}, summary=True),
+        IDLE_MEMORY: Comparison(IDLE_MEMORY, "B", "lower", {}, summary=True),
+    }
+
+    def keep(what: str, name: str, value: float) -> None:
+        found[what].samples.setdefault(name, []).append(value)
+
+    with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         forge = Forge(directory / "forge")
         work = directory / "work"
@@ -240,31 +244,27 @@ def main() -> None:
         forge.git("clone", "-q", "--bare", str(forge.repositories / "alice/big.git"), str(source))
         ssh2 = str(HERE / "ssh_servers" / "ssh2_server.mjs")
         asyncssh_server = str(HERE / "ssh_servers" / "asyncssh_server.py")
-        servers = {
-            "plue_ssh": stack.enter_context(serve(forge)),
-            "sshd": stack.enter_context(sshd(forge, forced=False)),
-            "ssh2/bun": stack.enter_context(peer(forge, "bun", ssh2)),
-            "ssh2/node": stack.enter_context(peer(forge, "node", ssh2)),
-            "asyncssh": stack.enter_context(peer(forge, sys.executable, asyncssh_server)),
-        }
-        figures: dict[str, dict[str, float]] = {name: {} for name in servers}
-        limits = (0.0, 0.0)
-        for name, server in servers.items():  # first, while every process is fresh
-            figures[name]["idle"] = asyncio.run(idle_kb(server))
-        for _ in range(ROUNDS):
-            cloned, pushed = file_rates(forge, work, source)
-            limits = max(limits[0], cloned), max(limits[1], pushed)
-            for name, server in servers.items():
-                best = figures[name]
-                best["conn"] = max(best.get("conn", 0), connections(server, program))
-                best["clone"] = max(best.get("clone", 0), clone_rate(server, work))
-                best["push"] = max(best.get("push", 0), push_rate(server, work, source))
-                best["ls"] = min(best.get("ls", 1e9), ls_remote_ms(server, work))
-        print(
-            f"{os.cpu_count()} cores, {MB} MB, best of {ROUNDS} rounds, idle: {IDLE} connections\n"
-        )
-        show(figures, limits)
+        for _ in range(1 if quick else 5):
+            with ExitStack() as stack:
+                servers = {
+                    OURS: stack.enter_context(serve(forge)),
+                    "sshd": stack.enter_context(sshd(forge, forced=False)),
+                    "ssh2 on Bun": stack.enter_context(peer(forge, "bun", ssh2)),
+                    "ssh2 on Node": stack.enter_context(peer(forge, "node", ssh2)),
+                    "asyncssh": stack.enter_context(peer(forge, sys.executable, asyncssh_server)),
+                }
+                for name, server in servers.items():  # first, while every process is fresh
+                    keep(IDLE_MEMORY, name, asyncio.run(idle_bytes(server)))
+                for name, server in servers.items():
+                    keep(CONNECT, name, connections(server, program))
+                    keep(CLONE, name, clone_rate(server, work))
+                    keep(PUSH, name, push_rate(server, work, source))
+                    keep(LS_REMOTE_TIME, name, ls_remote_s(server, work))
+                cloned, pushed = file_rates(forge, work, source)
+                keep(CLONE, FILE, cloned)
+                keep(PUSH, FILE, pushed)
+    return list(found.values())
 
 
 if __name__ == "__main__":
-    main()
+    main(measure, GOALS)

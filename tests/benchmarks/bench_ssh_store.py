@@ -3,9 +3,7 @@
     ./dev bench ssh_store
 
 On SQLite and on PostgreSQL, and beside a table of keys in memory without any store. Connections
-log in, run git-upload-pack of a small repository and end, eight at a time. Each figure is the best
-of its rounds, taken in turns, so that a busy moment of the machine meets everybody.
-PLUE_BENCH_SSH_ROUNDS (5) is the number of rounds.
+log in, run git-upload-pack of a small repository and end, eight at a time.
 """
 
 from __future__ import annotations
@@ -26,6 +24,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 
 from bench_ssh import load_program  # noqa: E402
+from report import Comparison, Goal, main  # noqa: E402
 from ssh.big_team import fill  # noqa: E402
 from ssh.forge import Forge  # noqa: E402
 from ssh.postgres import Postgres  # noqa: E402
@@ -33,13 +32,23 @@ from ssh.postgres import Postgres  # noqa: E402
 from pyplue.ssh import GitServer  # noqa: E402
 from pyplue.ssh.store import Store  # noqa: E402
 
-ROUNDS = int(os.environ.get("PLUE_BENCH_SSH_ROUNDS", "5"))
 PARALLEL, CONNECTIONS = 8, 400
 TEN, MANY = (10, 30), (10_000, 30_000)
 
+START, CONNECT = "start of a server with a store", "connections with a small fetch, 8 in parallel"
+UNCHANGED, CHANGED = "ask the database whether anything changed", "read all again after a change"
+
+GOALS = [
+    Goal(START, at_most=2, name="SQLite, 10,000 users"),
+    Goal(START, at_most=2, name="PostgreSQL, 10,000 users"),
+    # As many, which two measurements never are: 5 % is what rounds differ by.
+    Goal(CONNECT, at_least=0.95, than=("SQLite, 10 users",), name="SQLite, 10,000 users"),
+    Goal(CONNECT, at_least=0.95, than=("PostgreSQL, 10 users",), name="PostgreSQL, 10,000 users"),
+]
+
 
 def serve(database: str, repositories: str, host_key: str, alice: str) -> None:
-    """The server's process: says its port, then answers one word a line with milliseconds."""
+    """The server's process: says its port, then answers one word a line with seconds."""
     opened = time.perf_counter()
     if database:
         store = Store(database, repositories)
@@ -55,7 +64,7 @@ def serve(database: str, repositories: str, host_key: str, alice: str) -> None:
             store.users.add(f"new{time.time_ns()}")
         begun = time.perf_counter()
         server.refresh()
-        print(1000 * (time.perf_counter() - begun), flush=True)
+        print(time.perf_counter() - begun, flush=True)
     server.stop()
 
 
@@ -101,7 +110,13 @@ def make(forge: Forge, database: str, size: tuple[int, int]) -> str:
     return database
 
 
-def main() -> None:
+def measure(quick: bool) -> list[Comparison]:
+    found = {
+        START: Comparison(START, "s", "lower", {}, ours=5),
+        CONNECT: Comparison(CONNECT, "/s", "higher", {}, ours=5),
+        UNCHANGED: Comparison(UNCHANGED, "s", "lower", {}, ours=4),
+        CHANGED: Comparison(CHANGED, "s", "lower", {}, ours=4),
+    }
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         directory = Path(temporary)
         forge = Forge(directory / "forge")
@@ -116,41 +131,26 @@ def main() -> None:
         stack.callback(postgres.remove)
         databases = {
             "no store": "",
-            "SQLite 10": make(forge, str(directory / "ten.sqlite"), TEN),
-            "SQLite 10,000": make(forge, str(directory / "many.sqlite"), MANY),
-            "PostgreSQL 10": make(forge, postgres.new_database(), TEN),
-            "PostgreSQL 10,000": make(forge, postgres.new_database(), MANY),
+            "SQLite, 10 users": make(forge, str(directory / "ten.sqlite"), TEN),
+            "SQLite, 10,000 users": make(forge, str(directory / "many.sqlite"), MANY),
+            "PostgreSQL, 10 users": make(forge, postgres.new_database(), TEN),
+            "PostgreSQL, 10,000 users": make(forge, postgres.new_database(), MANY),
         }
-        best: dict[str, dict[str, float]] = {name: {} for name in databases}
-        for _ in range(ROUNDS):
+        for _ in range(2 if quick else 7):
             for name, database in databases.items():
                 with running(forge, database) as (process, hello):
-                    figures = {"start s": hello["start_s"]}
-                    figures["connections/s"] = -connections(forge, program, hello["port"])
+                    figures = {START: hello["start_s"]}
+                    figures[CONNECT] = connections(forge, program, hello["port"])
                     if database:
-                        figures["unchanged ms"] = ask(process, "poll")
-                        figures["changed ms"] = ask(process, "change")
+                        figures[UNCHANGED] = ask(process, "poll")
+                        figures[CHANGED] = ask(process, "change")
                 for what, value in figures.items():
-                    best[name][what] = min(best[name].get(what, 1e9), value)
-        show(best)
-
-
-def show(best: dict[str, dict[str, float]]) -> None:
-    print(f"{os.cpu_count()} cores, best of {ROUNDS} rounds\n")
-    print(
-        f"{'':20}{'start s':>12}{'poll ms':>12}{'reread ms':>12}{'conn/s':>12}{'of no store':>12}"
-    )
-    for name, figures in best.items():
-        rate, base = -figures["connections/s"], -best["no store"]["connections/s"]
-        unchanged, changed = figures.get("unchanged ms", 0), figures.get("changed ms", 0)
-        print(
-            f"{name:20}{figures['start s']:12.3f}{unchanged:12.2f}{changed:12.1f}"
-            f"{rate:12.0f}{rate / base:11.2f}x"
-        )
+                    found[what].samples.setdefault(name, []).append(value)
+    return list(found.values())
 
 
 if __name__ == "__main__":
     if len(sys.argv) == 5:
         serve(*sys.argv[1:])
     else:
-        main()
+        main(measure, GOALS)

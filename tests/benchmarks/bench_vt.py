@@ -2,11 +2,9 @@
 
     ./dev bench vt
 
-All of them run the same commands on the same kind of terminal, in turns, in one run, so that the
-ratios hold wherever it runs, and the best of many rounds counts, as other work on the machine only
-ever adds. The pump is pty_pump.c: what passing a terminal through costs when
-nothing is recorded. A recording counts as whole when its text is what the command wrote, byte for
-byte.
+All of them run the same commands on the same kind of terminal, in turns. The pump is pty_pump.c:
+what passing a terminal through costs when nothing is recorded. A recording counts as 100 % when its
+text is what the command wrote, byte for byte.
 """
 
 from __future__ import annotations
@@ -24,15 +22,20 @@ import tempfile
 import termios
 import threading
 import time
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import bench_vt_python
+from report import Comparison, Goal, main, missing
 
 HERE = Path(__file__).resolve().parent
 NODE_CLI = HERE.parent / "interop/vibetunnel/node_modules/vibetunnel/dist/vibetunnel-cli"
-TEXT_MB = int(os.environ.get("VT_BENCH_MB", "50"))
+TEXT_MB = 50
+
+
+Samples = dict[str, list[float]]
 
 
 class Runner(NamedTuple):
@@ -73,23 +76,24 @@ def build_pump(folder: Path) -> str:
     return pump
 
 
+FORWARDER, NODE = "vibetunnel-fwd", "Node vibetunnel fwd"
+PUMP = "pty pump, no recording"
+
+
 def runners(folder: Path) -> list[Runner]:
-    """Those that are installed here; plain exec first, the pump next."""
+    """Those that are installed here; vibetunnel-fwd first."""
     pump = build_pump(folder)
-    found = [
-        Runner("plain exec", lambda _, command: command, 20, None),
-        Runner("pty pump", lambda _, command: [pump, *command], 20, None),
-    ]
     control = folder / ".vibetunnel" / "control"
-    if shutil.which("vibetunnel-fwd"):
-        found.append(
-            Runner(
-                "vibetunnel-fwd",
-                lambda name, command: ["vibetunnel-fwd", "--session-id", name, "--", *command],
-                20,
-                lambda name: cast_text(str(control / name / "stdout")),
-            )
-        )
+    found = [
+        Runner(
+            FORWARDER,
+            lambda name, command: ["vibetunnel-fwd", "--session-id", name, "--", *command],
+            20,
+            lambda name: cast_text(str(control / name / "stdout")),
+        ),
+        Runner("plain exec", lambda _, command: command, 20, None),
+        Runner(PUMP, lambda _, command: [pump, *command], 20, None),
+    ]
     if shutil.which("script") and sys.platform == "linux":
         found.append(
             Runner(
@@ -99,6 +103,8 @@ def runners(folder: Path) -> list[Runner]:
                 lambda name: typescript_text(str(folder / name)),
             )
         )
+    else:
+        missing("script of util-linux")
     if shutil.which("asciinema") and shutil.which("setsid"):
         # It writes to /dev/tty, so the terminal has to be its session's own.
         found.append(
@@ -112,10 +118,12 @@ def runners(folder: Path) -> list[Runner]:
                 lambda name: cast_text(str(folder / f"{name}.cast")),
             )
         )
+    else:
+        missing("asciinema")
     if NODE_CLI.exists():
         found.append(
             Runner(
-                "Node vibetunnel fwd",
+                NODE,
                 lambda name, command: [
                     *["node", str(NODE_CLI), "fwd", "--session-id", name, "--"],
                     *command,
@@ -124,16 +132,15 @@ def runners(folder: Path) -> list[Runner]:
                 lambda name: cast_text(str(control / name / "stdout")),
             )
         )
+    else:
+        missing("the vibetunnel package of npm")
     return found
 
 
 def wrappers() -> list[Runner]:
     """The commands that people type. Once they have started, the forwarders above do the work."""
-    found = []
-    if shutil.which("vt"):
-        vt = Runner("vt", lambda name, command: ["vt", "--session-id", name, *command], 20, None)
-        found.append(vt)
-    if NODE_CLI.exists() and shutil.which("bash"):
+    found = [Runner("vt", lambda name, command: ["vt", "--session-id", name, *command], 20, None)]
+    if NODE_CLI.exists():
         theirs = ["env", f"VIBETUNNEL_BIN={NODE_CLI}", "bash", str(NODE_CLI.parents[1] / "bin/vt")]
         found.append(Runner("VibeTunnel's vt", lambda _, command: [*theirs, *command], 3, None))
     return found
@@ -181,11 +188,21 @@ class Outer:
 
 
 class Bench:
-    def __init__(self, folder: Path) -> None:
+    """A figure or two of every runner and round; the slow ones have fewer rounds."""
+
+    def __init__(self, folder: Path, quick: bool) -> None:
         self.folder = folder
+        self.share = 5 if quick else 1
         self.outer = Outer()
         self.runners = runners(folder)
         self.count = 0
+
+    def turns(self, runners: list[Runner], most: int) -> Iterator[Runner]:
+        """Everybody in turns, each for its rounds, of which there are at most so many."""
+        for turn in range(most):
+            for runner in runners:
+                if turn < max(min(runner.rounds, most) // self.share, 1):
+                    yield runner
 
     def argv(self, runner: Runner, command: list[str]) -> tuple[str, list[str]]:
         self.count += 1
@@ -194,39 +211,34 @@ class Bench:
 
     # ---- start ----------------------------------------------------------------------------------
 
-    def start(self) -> dict[str, tuple[float, float]]:
+    def start(self) -> tuple[Samples, Samples]:
         """Seconds to the first byte and to the end of `/bin/echo`."""
-        started = self.runners + wrappers()
-        taken: dict[str, list[tuple[float, float]]] = {runner.name: [] for runner in started}
-        for turn in range(max(runner.rounds for runner in started) * 2):
-            for runner in started:
-                if turn >= runner.rounds * 2:
-                    continue
-                _, argv = self.argv(runner, ["/bin/echo", "MARK"])
-                begin = time.perf_counter()
-                process = self.outer.spawn(argv, self.folder)
-                self.outer.read_until(b"MARK")
-                first = time.perf_counter()
-                process.wait()
-                taken[runner.name].append((first - begin, time.perf_counter() - begin))
-                self.outer.drain()
-        return {
-            name: (min(first for first, _ in times), min(end for _, end in times))
-            for name, times in taken.items()
-        }
+        first_byte, ended = defaultdict(list), defaultdict(list)
+        ours, *others = self.runners
+        vt, *their_vt = wrappers()
+        for runner in self.turns([ours, vt, *others, *their_vt], 20):
+            _, argv = self.argv(runner, ["/bin/echo", "MARK"])
+            begin = time.perf_counter()
+            process = self.outer.spawn(argv, self.folder)
+            self.outer.read_until(b"MARK")
+            first_byte[runner.name].append(time.perf_counter() - begin)
+            process.wait()
+            ended[runner.name].append(time.perf_counter() - begin)
+            self.outer.drain()
+        return first_byte, ended
 
     # ---- idle -----------------------------------------------------------------------------------
 
-    def idle_kib(self) -> dict[str, int]:
-        """Resident memory of all processes but the command's own, while nothing happens."""
-        found = {}
-        for runner in self.runners[1:]:
+    def idle(self) -> Samples:
+        """Resident bytes of all processes but the command's own, while nothing happens."""
+        found = defaultdict(list)
+        for runner in self.turns([r for r in self.runners if r.name != "plain exec"], 3):
             _, argv = self.argv(runner, ["/bin/sleep", "77"])
             process = self.outer.spawn(argv, self.folder)
-            time.sleep(4 if "Node" in runner.name else 1)
+            time.sleep(4 if runner.name == NODE else 1)
             tree = descendants(process.pid)
-            found[runner.name] = sum(
-                resident_kib(pid) for pid in tree if command_line(pid) != "/bin/sleep 77"
+            found[runner.name].append(
+                sum(resident(pid) for pid in tree if command_line(pid) != "/bin/sleep 77")
             )
             for pid in tree:
                 if command_line(pid) == "/bin/sleep 77":
@@ -237,29 +249,26 @@ class Bench:
 
     # ---- throughput -----------------------------------------------------------------------------
 
-    def throughput(self) -> dict[str, tuple[float, str]]:
-        """Best MB/s of text through to a pipe, or for asciinema to its terminal, and how much of
-        it the recording has."""
+    def throughput(self) -> tuple[Samples, Samples]:
+        """Bytes a second of text through to a pipe, or for asciinema to its terminal, and how many
+        percent of it the recording has, in the worst round."""
         line = "a line of %09d text as a compiler prints it, with a path/to/file.zig:12:34\n"
         text = "".join(line % number for number in range(TEXT_MB * 1_000_000 // (len(line) + 6)))
         file = self.folder / "text"
         file.write_text(text)
         expected = text.replace("\n", "\r\n")
-        best: dict[str, float] = {}
-        whole: dict[str, str] = {runner.name: "-" for runner in self.runners}
-        for turn in range(5):
-            for runner in self.runners[1:]:
-                if turn > 0 and runner.rounds < 20:
-                    continue  # they take long
-                name, argv = self.argv(runner, ["/bin/cat", str(file)])
-                rate = self._pass(argv, len(expected), piped="asciinema" not in runner.name)
-                best[runner.name] = max(best.get(runner.name, 0), rate)
-                if runner.recorded is not None:
-                    time.sleep(0.2)
-                    recorded = runner.recorded(name)
-                    share = min(len(recorded) / len(expected), 0.999)
-                    whole[runner.name] = "whole" if recorded == expected else f"{share:.1%}"
-        return {name: (rate, whole[name]) for name, rate in best.items()}
+        rates, recorded = defaultdict(list), defaultdict(list)
+        for runner in self.turns([r for r in self.runners if r.name != "plain exec"], 5):
+            name, argv = self.argv(runner, ["/bin/cat", str(file)])
+            piped = "asciinema" not in runner.name
+            rates[runner.name].append(self._pass(argv, len(expected), piped))
+            if runner.recorded is not None:
+                time.sleep(0.2)
+                has = runner.recorded(name)
+                share = min(100 * len(has) / len(expected), 99.9)
+                share = 100 if has == expected else share
+                recorded[runner.name] = [min([share, *recorded[runner.name]])]
+        return rates, recorded
 
     def _pass(self, argv: list[str], length: int, piped: bool) -> float:
         read, write = os.pipe() if piped else (self.outer.master, None)
@@ -284,45 +293,38 @@ class Bench:
         if piped:
             os.close(read)
         self.outer.drain()
-        return count / (last - begin) / 1e6
+        return count / (last - begin)
 
     # ---- keys -----------------------------------------------------------------------------------
 
-    def keys(self) -> dict[str, tuple[float, float]]:
-        """Median and 99th percentile, in us, from a typed byte to its echo by a raw `cat`: of the
-        best of many rounds, short enough for some to miss what else the machine does."""
+    def keys(self) -> tuple[Samples, Samples]:
+        """Median and 99th percentile of the seconds from a typed byte to its echo by a raw `cat`;
+        the rounds are short enough for some to miss what else the machine does."""
         command = ["/bin/sh", "-c", "stty raw -echo; echo READY; exec cat"]
-        taken: dict[str, list[tuple[float, float]]] = {}
+        median, slow = defaultdict(list), defaultdict(list)
         count = 400
-        for turn in range(20):
-            for runner in self.runners:
-                if turn >= runner.rounds:
-                    continue
-                _, argv = self.argv(runner, command)
-                process = self.outer.spawn(argv, self.folder)
-                self.outer.read_until(b"READY")
-                time.sleep(0.3)
-                self.outer.drain()
-                times = []
-                for _ in range(count):
-                    begin = time.perf_counter()
-                    os.write(self.outer.master, b"k")
-                    os.read(self.outer.master, 100)
-                    times.append((time.perf_counter() - begin) * 1e6)
-                    time.sleep(0.0005)
-                for pid in descendants(process.pid):
-                    if command_line(pid) == "cat":
-                        os.kill(pid, signal.SIGKILL)
-                process.wait()
-                self.outer.drain()
-                times.sort()
-                taken.setdefault(runner.name, []).append(
-                    (times[count // 2], times[count * 99 // 100])
-                )
-        return {
-            name: (min(t[0] for t in rounds), min(t[1] for t in rounds))
-            for name, rounds in taken.items()
-        }
+        for runner in self.turns(self.runners, 20):
+            _, argv = self.argv(runner, command)
+            process = self.outer.spawn(argv, self.folder)
+            self.outer.read_until(b"READY")
+            time.sleep(0.3)
+            self.outer.drain()
+            times = []
+            for _ in range(count):
+                begin = time.perf_counter()
+                os.write(self.outer.master, b"k")
+                os.read(self.outer.master, 100)
+                times.append(time.perf_counter() - begin)
+                time.sleep(0.0005)
+            for pid in descendants(process.pid):
+                if command_line(pid) == "cat":
+                    os.kill(pid, signal.SIGKILL)
+            process.wait()
+            self.outer.drain()
+            times.sort()
+            median[runner.name].append(times[count // 2])
+            slow[runner.name].append(times[count * 99 // 100])
+        return median, slow
 
 
 def descendants(pid: int) -> list[int]:
@@ -343,55 +345,45 @@ def command_line(pid: int) -> str:
     return ps(pid, "args")
 
 
-def resident_kib(pid: int) -> int:
-    return int(ps(pid, "rss") or 0)
+def resident(pid: int) -> int:
+    return int(ps(pid, "rss") or 0) * 1024
 
 
-def main() -> None:
+FIRST_BYTE, ENDED = "first byte of a recorded echo", "a recorded echo, start to end"
+IDLE = "memory of an idle recorder"
+RATE, RECORDED = f"{TEXT_MB} MB of text recorded", f"share of {TEXT_MB} MB in the worst recording"
+KEY_MEDIAN, KEY_SLOW = "a key and its echo, median", "a key and its echo, 99th percentile"
+
+GOALS = [
+    Goal(FIRST_BYTE, at_most=2e-3, over="plain exec"),
+    Goal(ENDED, at_most=3e-3, over="plain exec"),
+    Goal(IDLE, at_most=1e6),
+    Goal(RATE, at_least=0.95, than=(PUMP,)),
+    Goal(RECORDED, at_least=100),
+    Goal(KEY_MEDIAN, at_most=40e-6, over="plain exec"),
+    Goal(KEY_SLOW, at_most=150e-6, over="plain exec"),
+]
+
+
+def measure(quick: bool) -> list[Comparison]:
     sys.setswitchinterval(1e-4)
     with tempfile.TemporaryDirectory(prefix="vt.", dir="/tmp") as folder:
-        bench = Bench(Path(folder))
-        start, idle = bench.start(), bench.idle_kib()
-        through, keys = bench.throughput(), bench.keys()
-        plain_first, plain_end = start["plain exec"]
-        pump_rate = through["pty pump"][0]
-        bare_p50, bare_p99 = keys["plain exec"]
-        print(
-            f"All in one run, in turns, the best of many rounds. Throughput: {TEXT_MB} MB of text."
-        )
-        head = f"{'':20} {'first byte':>18} {'end to end':>18} {'idle':>8}"
-        print(f"{head} {'throughput':>16} {'recording':>9} {'key p50':>14} {'key p99':>14}")
-        for runner in bench.runners:
-            name = runner.name
-            first, end = start[name]
-            rate, whole = through.get(name, (0.0, "-"))
-            p50, p99 = keys[name]
-            memory = f"{idle[name] / 1024:.2f} MB" if name in idle else "-"
-            shown_rate = f"{rate:.0f} MB/s {rate / pump_rate:4.0%}" if rate else "-"
-            print(
-                f"{name:20}"
-                f" {first * 1e3:7.1f} ms {(first - plain_first) * 1e3:+7.1f}"
-                f" {end * 1e3:7.1f} ms {(end - plain_end) * 1e3:+7.1f}"
-                f" {memory:>8} {shown_rate:>16} {whole:>9}"
-                f" {p50:5.0f} us {p50 - bare_p50:+5.0f} {p99:5.0f} us {p99 - bare_p99:+5.0f}"
-            )
-        for runner in wrappers():
-            first, end = start[runner.name]
-            print(
-                f"{runner.name:20}"
-                f" {first * 1e3:7.1f} ms {(first - plain_first) * 1e3:+7.1f}"
-                f" {end * 1e3:7.1f} ms {(end - plain_end) * 1e3:+7.1f}"
-            )
-        fwd, node = "vibetunnel-fwd", "Node vibetunnel fwd"
-        if fwd in start and node in start:
-            print(
-                f"Node / vibetunnel-fwd: end to end {start[node][1] / start[fwd][1]:.0f}x,"
-                f" memory {idle[node] / idle[fwd]:.0f}x,"
-                f" key p50 {keys[node][0] / keys[fwd][0]:.1f}x;"
-                f" throughput {through[fwd][0] / through[node][0]:.1f}x the other way"
-            )
+        bench = Bench(Path(folder), quick)
+        first_byte, ended = bench.start()
+        idle = bench.idle()
+        rate, recorded = bench.throughput()
+        median, slow = bench.keys()
+    return [
+        Comparison(FIRST_BYTE, "s", "lower", first_byte, ours=2),
+        Comparison(ENDED, "s", "lower", ended, ours=2, summary=True),
+        Comparison(IDLE, "B", "lower", idle, summary=True),
+        Comparison(RATE, "B/s", "higher", rate, summary=True),
+        Comparison(RECORDED, "%", "higher", recorded, summary=True),
+        Comparison(KEY_MEDIAN, "s", "lower", median),
+        Comparison(KEY_SLOW, "s", "lower", slow),
+        *bench_vt_python.measure(quick),
+    ]
 
 
 if __name__ == "__main__":
-    main()
-    bench_vt_python.main()
+    main(measure, [*GOALS, *bench_vt_python.GOALS])

@@ -1,8 +1,7 @@
 """pyplue.vt beside subprocess and pexpect: starting and driving programs, and coming to a session
 with a long recording.
 
-Part of `./dev bench vt`. The best of many, in turns, tells most: other work on the machine only
-ever adds.
+Part of `./dev bench vt`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import os
 import pty
 import select
 import signal
-import statistics
 import struct
 import subprocess
 import sys
@@ -23,12 +21,24 @@ from collections.abc import Callable
 from fcntl import ioctl
 
 import pexpect
+from report import Comparison, Goal
 
 from pyplue import ffi, vt
 
-ROUNDS = 100
-BEHIND_MB = int(os.environ.get("VT_BENCH_MB", "50"))
+BEHIND_MB = 50
 SCREEN = "The last screen"
+OURS = "pyplue.vt, recorded"
+
+START, LINE = "start of a program from Python", "a line typed and answered, from Python"
+HUNDRED = "100 programs started, typed to and ended"
+ATTACH, TEXT = f"attach to a session with {BEHIND_MB} MB behind it", f"text() of {BEHIND_MB} MB"
+CLEARED, UNCLEARED = "cleared before the last screen", "never cleared"
+
+GOALS = [
+    Goal(START, at_most=5e-3, over="subprocess.Popen"),
+    Goal(ATTACH, at_most=0.5, name=CLEARED),
+    Goal(ATTACH, at_most=0.5, name=UNCLEARED),
+]
 
 
 def timed(work: Callable[[], object]) -> tuple[float, object]:
@@ -37,18 +47,24 @@ def timed(work: Callable[[], object]) -> tuple[float, object]:
     return time.perf_counter() - begin, result
 
 
-def starts(control: str) -> None:
+def starts(control: str, rounds: int) -> Comparison:
     """The call alone, as Popen returns when the program has been started; the others when the
     session runs and can be driven: in this process, or in one of its own."""
     command = ["/bin/sleep", "5"]
     config = json.dumps({"argv": command, "control_dir": control}).encode()
-    plain, expected, inside, spawned = [], [], [], []
-    for _ in range(ROUNDS):
+    found: dict[str, list[float]] = {
+        OURS: [],
+        "libvt_fwd, in this process": [],
+        "subprocess.Popen": [],
+        "pexpect.spawn": [],
+    }
+    spawned, inside, plain, expected = found.values()
+    for number in range(rounds):
         seconds, process = timed(lambda: subprocess.Popen(command))
         plain.append(seconds)
         process.kill()
         process.wait()
-        if len(expected) < ROUNDS // 4:  # its close takes long
+        if number % 4 == 0:  # its close takes long
             seconds, child = timed(lambda: pexpect.spawn(command[0], command[1:]))
             expected.append(seconds)
             child.close(force=True)
@@ -61,21 +77,11 @@ def starts(control: str) -> None:
         spawned.append(seconds)
         session.kill("KILL")
         session.wait()
-    print(f"\nStart of a program, ms, {ROUNDS} in turns        best   median")
-    for name, times in [
-        ("subprocess.Popen", plain),
-        ("pexpect.spawn, which records nothing", expected),
-        ("libvt_fwd", inside),
-        ("pyplue.vt.spawn", spawned),
-    ]:
-        print(f"{name:36} {min(times) * 1e3:14.2f} {statistics.median(times) * 1e3:8.2f}")
-    extra = (min(spawned) - min(plain), statistics.median(spawned) - statistics.median(plain))
-    print(f"{'pyplue.vt.spawn over Popen':36} {extra[0] * 1e3:14.2f} {extra[1] * 1e3:8.2f}")
+    return Comparison(START, "s", "lower", found, ours=2, summary=True)
 
 
-def answers(control: str) -> None:
+def answers(control: str, rounds: int) -> Comparison:
     """From typing a line to seeing the answer of a program that reads lines."""
-    rounds = 50
     command = ["/bin/sh", "-c", "while read x; do echo got-$x; done"]
     child = pexpect.spawn(command[0], command[1:], encoding="utf-8", timeout=10)
     child.delaybeforesend = None  # 50 ms, for passwords
@@ -89,19 +95,17 @@ def answers(control: str) -> None:
         session.send(f"{number}\r")
         session.wait(f"got-{number}", timeout=10)
 
-    print(f"\nA line typed and answered, ms, {rounds} in turns  best   median")
-    times: dict[str, list[float]] = {"pexpect": [], "pyplue.vt, recorded, a real screen": []}
+    found: dict[str, list[float]] = {OURS: [], "pexpect": []}
     for number in range(rounds):
-        for taken, ask in zip(times.values(), (ask_pexpect, ask_session), strict=True):
+        for taken, ask in zip(found.values(), (ask_session, ask_pexpect), strict=True):
             taken.append(timed(lambda ask=ask, number=number: ask(number))[0])
-    for name, taken in times.items():
-        print(f"{name:36} {min(taken) * 1e3:14.2f} {statistics.median(taken) * 1e3:8.2f}")
     child.close(force=True)
     session.kill("KILL")
     session.wait()
+    return Comparison(LINE, "s", "lower", found, summary=True)
 
 
-def hundred(control: str) -> None:
+def hundred(control: str, rounds: int) -> Comparison:
     script = ["/bin/sh", "-c", "read x; exit 7"]
 
     def plain() -> None:
@@ -116,10 +120,11 @@ def hundred(control: str) -> None:
         for session in running:
             session.wait()
 
-    print(
-        "100 at once, started, typed to, ended: "
-        f"subprocess {timed(plain)[0]:.2f} s, pyplue.vt {timed(sessions)[0]:.2f} s"
-    )
+    found: dict[str, list[float]] = {OURS: [], "subprocess.Popen": []}
+    for _ in range(rounds):
+        for taken, work in zip(found.values(), (sessions, plain), strict=True):
+            taken.append(timed(work)[0])
+    return Comparison(HUNDRED, "s", "lower", found)
 
 
 def shown_after(argv: list[str]) -> float:
@@ -143,41 +148,40 @@ def shown_after(argv: list[str]) -> float:
     return seconds
 
 
-def long_sessions(control: str) -> None:
+def long_sessions(control: str, rounds: int) -> list[Comparison]:
+    """A session's screen in a new terminal, the start of Python included, and as text; beside a
+    `cat` of its recording, which replays it whole."""
     line = "a line of a build log with path/to/file.zig:12:34 and some more text"
-    print(f"\nA session with {BEHIND_MB} MB behind it, ms      attach   replayed whole   text()")
-    for name, clear in [
-        ("cleared before its last screen", "\\033[H\\033[2J"),
-        ("never cleared", ""),
-    ]:
+    attach: dict[str, list[float]] = {}
+    replayed: dict[str, list[float]] = {}
+    text: dict[str, list[float]] = {}
+    for name, clear in [(CLEARED, "\\033[H\\033[2J"), (UNCLEARED, "")]:
         # In two pieces: the command is in the recording's first line.
         show = f"printf '{clear}%s{SCREEN[3:]}' {SCREEN[:3]}"
         script = f"yes '{line}' | head -c {BEHIND_MB}000000; {show}; sleep 600"
         session = vt.spawn(["sh", "-c", script], control_dir=control)
         session.wait(SCREEN, timeout=120)
         command = [sys.executable, "-m", "pyplue.vt", "--control-dir", control]
-        attach = min(shown_after([*command, "attach", session.id]) for _ in range(3))
-        whole = shown_after(["/bin/cat", str(session.cast_path)])
-        text = min(
-            timed(vt.Session.open(session.id, control_dir=control).text)[0] for _ in range(3)
-        )
-        print(f"{name:36} {attach * 1e3:8.0f} {whole * 1e3:16.0f} {text * 1e3:8.0f}")
+        attach[name] = [shown_after([*command, "attach", session.id]) for _ in range(rounds)]
+        replayed[f"cat of the recording, {name}"] = [
+            shown_after(["/bin/cat", str(session.cast_path)]) for _ in range(rounds)
+        ]
+        text[name] = [
+            timed(vt.Session.open(session.id, control_dir=control).text)[0] for _ in range(rounds)
+        ]
         session.kill("KILL")
         session.wait()
-    python = min(
-        timed(lambda: subprocess.run([sys.executable, "-c", "import pyplue.vt.attach"]))[0]
-        for _ in range(5)
-    )
-    print(f"of which Python takes {python * 1e3:.0f} ms to start; whole: cat of the recording")
+    return [
+        Comparison(ATTACH, "s", "lower", attach | replayed, ours=2),
+        Comparison(TEXT, "s", "lower", text, ours=2),
+    ]
 
 
-def main() -> None:
+def measure(quick: bool) -> list[Comparison]:
     with tempfile.TemporaryDirectory(prefix="vt.", dir="/tmp") as control:
-        starts(control)
-        answers(control)
-        hundred(control)
-        long_sessions(control)
-
-
-if __name__ == "__main__":
-    main()
+        return [
+            starts(control, 20 if quick else 100),
+            answers(control, 20 if quick else 100),
+            hundred(control, 1 if quick else 5),
+            *long_sessions(control, 2 if quick else 5),
+        ]

@@ -162,6 +162,7 @@ def test_threads(benchmark: Any, threads: int) -> None:
 
 
 CHECK, THREADED = "check a rate limit in Python", "a check in Python, on several threads"
+STORAGE = "limits on plue:// and on its own memory"
 ZIG_HOT, ZIG_UNIFORM = "checks of a hot key in Zig", "checks of 1M uniform keys in Zig"
 ZIG_BYTES, ZIG_PAUSE = "memory per key, 1M keys", "longest insert while growing to 1M keys"
 VICTIM = "a refused client's check in a flood of 10M keys"
@@ -191,17 +192,18 @@ def python(rounds: int) -> list[Comparison]:
     def each(test: str, checks: int) -> list[float]:
         return [seconds / checks for seconds in found[test]]
 
-    names = [one.name for one in ALTERNATIVES]
-    ours = names.index(SHARED) + 1
-    checks = {name: each(f"test_check[{name}]", LOOP) for name in names[:ours]}
-    checks[BATCHED] = each("test_batch", BATCH)
-    checks |= {name: each(f"test_check[{name}]", LOOP) for name in names[ours:]}
+    singles = {one.name: each(f"test_check[{one.name}]", LOOP) for one in ALTERNATIVES}
+    storage = {name: times for name, times in singles.items() if "plue://" in name}
+    checks = {OURS: singles[OURS], BATCHED: each("test_batch", BATCH)}
+    checks |= {name: times for name, times in singles.items() if name not in storage}
+    own = {name: singles[name] for name in (FIXED, SLIDING)}
     threads = {
         SOME_THREADS: each(f"test_threads[{THREADS}]", THREADS * CHECKS_PER_THREAD),
         ONE_THREAD: each("test_threads[1]", CHECKS_PER_THREAD),
     }
     return [
-        Comparison(CHECK, "s", "lower", checks, ours=ours + 1, summary=True),
+        Comparison(CHECK, "s", "lower", checks, ours=5, summary=True),
+        Comparison(STORAGE, "s", "lower", storage | own, ours=2),
         Comparison(THREADED, "s", "lower", threads, ours=2),
     ]
 

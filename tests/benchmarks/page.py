@@ -33,7 +33,7 @@ Everybody in a comparison runs in one run on one machine, in turns, round by rou
 moment of the machine meets all of them. A bar is the median of the rounds, the thin line across its
 end goes from the least to the greatest, and a line that leaves the chart ends at its edge; the
 tables have the numbers. Where a call takes microseconds, a round is a new process and its figure
-the best of many short loops. pyplue's bars are the dark ones.
+the best of many short loops. pyplue's bars are the blue ones.
 
 `12 x` is twelve times as good: a twelfth of the time or the memory, or twelve times the rate. Below
 1 the other one is ahead. Times differ between machines, ratios much less. A goal was set before
@@ -214,6 +214,7 @@ def summary(results: dict[str, Any]) -> str:
 WIDTH, ROW, LETTER = 760, 30, 7.3  # a letter of 13 px is narrower than that on average
 STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #1f2328 }
+.note { font-size: 11px }
 .page { fill: #ffffff } .ours { fill: #0a5bd3 } .other { fill: #a9b4c0 }
 .spread { stroke: #1f2328; stroke-width: 1.5 }
 @media (prefers-color-scheme: dark) {
@@ -254,12 +255,13 @@ def chart(comparison: Comparison) -> str:
             f'<text x="{WIDTH - 8}" y="{middle + 5}" text-anchor="end">'
             f"{shown(median, comparison.unit)}</text>",
         ]
-    height = 16 + ROW * len(names)
-    title = escape(f"{comparison.what}, {comparison.better} is better")
+    height = 36 + ROW * len(names)
+    note = f"{comparison.better} is better; median, and from the least to the greatest round"
+    lines.append(f'<text x="{left:.1f}" y="{height - 12}" class="note">{note}</text>')
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">',
-            f"<title>{title}</title>",
+            f"<title>{escape(comparison.what)}</title>",
             f"<style>\n{STYLE}\n</style>",
             f'<rect class="page" width="{WIDTH}" height="{height}" rx="6"/>',
             *lines,

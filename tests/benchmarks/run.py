@@ -109,26 +109,32 @@ def dumps(results: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
-    parser.add_argument(
-        "name", nargs="*", choices=[[], *NAMES], metavar="NAME", help=", ".join(NAMES)
-    )
+    parser.add_argument("name", nargs="*", metavar="NAME", help=", ".join(NAMES))
     parser.add_argument("--quick", action="store_true", help="few short rounds: rough figures")
     parser.add_argument("--page", action="store_true", help="put the named modules on the page")
     options = parser.parse_args()
-    results = {"quick": options.quick, "machine": machine(), "versions": versions(), "modules": {}}
+    if unknown := set(options.name) - set(NAMES):
+        parser.error(f"no benchmark is called {', '.join(unknown)}: there are {', '.join(NAMES)}")
+    about = {"quick": options.quick, "machine": machine(), "versions": versions()}
+    results = {**about, "modules": {}}
     if options.name and options.page:
-        before = json.loads(page.RESULTS.read_text())
-        for key in ("quick", "machine", "versions"):
-            if before[key] != results[key]:
-                sys.exit(f"{page.RESULTS} has other {key}: run ./dev bench without a name")
-        results = before
+        results = json.loads(page.RESULTS.read_text())
+        for key in about:
+            if about[key] != results[key]:
+                sys.exit(f"the page is of another run ({key} differs): ./dev bench, without a name")
+    failed = []
     for name in options.name or NAMES:
-        results["modules"][name] = measure(name, options.quick)
+        try:
+            results["modules"][name] = measure(name, options.quick)
+        except subprocess.CalledProcessError:
+            failed.append(name)
     if options.page or not options.name:
         page.FOLDER.mkdir(parents=True, exist_ok=True)
         page.RESULTS.write_text(dumps(results))
-        page.write(results)
-        print(f"\nwrote {page.FOLDER.relative_to(ROOT)} and the README's summary")
+        page.write(json.loads(page.RESULTS.read_text()))
+        print(f"\nwrote {page.FOLDER.relative_to(ROOT)}")
+    if failed:
+        sys.exit(f"failed, without new figures: {', '.join(failed)}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The PEP 517 and PEP 660 hooks: setuptools' own, with two additions.
 
-`-C target=<triple>` (pip's --config-settings) builds for another platform, and whatever the Zig
-build has to say ends the output as plain text instead of a Python traceback.
+`-C target=<triple>` (pip's --config-settings) builds for another platform, `-C libssh=<sources>
+-C libcrypto=<folder>` links libssh statically (see build_hooks/release), and whatever the Zig build
+has to say ends the output as plain text instead of a Python traceback.
 """
 
 from __future__ import annotations
@@ -61,6 +62,11 @@ def _build(
         except ValueError as error:
             _fail(str(error))
         os.environ["PYPLUE_TARGET"] = triple
+    static = [settings.pop(name, None) for name in ("libssh", "libcrypto")]
+    if None not in static:
+        os.environ["PYPLUE_LIBSSH"], os.environ["PYPLUE_LIBCRYPTO"] = static
+    elif static != [None, None]:
+        _fail("-C libssh=<sources> and -C libcrypto=<folder> go together: give both or neither")
     try:
         return hook(wheel_directory, settings, metadata_directory)
     except ZigCompilerError as error:

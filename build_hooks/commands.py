@@ -31,6 +31,13 @@ def target() -> str | None:
     return os.environ.get("PYPLUE_TARGET") or None
 
 
+def static() -> tuple[Path, Path] | None:
+    """Sources of libssh and the folder of libcrypto to link statically, set by `-C libssh=...
+    -C libcrypto=...`; None links the system's libssh, or leaves plue_ssh out of a cross build."""
+    libssh, libcrypto = os.environ.get("PYPLUE_LIBSSH"), os.environ.get("PYPLUE_LIBCRYPTO")
+    return (Path(libssh), Path(libcrypto)) if libssh and libcrypto else None
+
+
 class Build(build):
     """Keeps each target's files apart: a shared build/ would put Linux code into macOS wheels."""
 
@@ -47,7 +54,7 @@ class BuildZig(BuildExt):
 
     def run(self) -> None:
         # Not super().run(): it prepares a C compiler, which nobody needs here.
-        zig.build(self._prefix(), target())
+        zig.build(self._prefix(), target(), static())
         for source, destination in self._libraries():
             destination.parent.mkdir(parents=True, exist_ok=True)
             if destination.exists() and filecmp.cmp(source, destination, shallow=False):
@@ -95,8 +102,8 @@ class BuildScripts(build_scripts):
         prefix = Path(self.get_finalized_command("build").build_base) / "zig"
         os.makedirs(self.build_dir, exist_ok=True)
         for name in self.scripts:
-            if target() is not None and name == "plue-ssh":
-                continue  # A cross build has no libssh, see build.zig.
+            if name == "plue-ssh" and target() is not None and static() is None:
+                continue  # A cross build has no libssh but the one it is given, see build.zig.
             copied = os.path.join(self.build_dir, name)
             shutil.copyfile(prefix / "bin" / name, copied)
             os.chmod(copied, 0o755)  # noqa: S103, an executable for everybody
@@ -114,7 +121,7 @@ class BuildPy(build_py):
 
 
 class BdistWheel(bdist_wheel):
-    """`py3-none-<platform>`."""
+    """`py3-none-<platform>`, with the licences of what is linked statically."""
 
     def finalize_options(self) -> None:
         super().finalize_options()
@@ -124,6 +131,22 @@ class BdistWheel(bdist_wheel):
         triple = target()
         platform = super().get_tag()[2] if triple is None else platforms.wheel_tag(triple)
         return "py3", "none", platform
+
+    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
+        super().egg2dist(egginfo_path, distinfo_path)
+        linked = static()
+        if linked is None:
+            return
+        libssh, libcrypto = linked
+        licenses = Path(distinfo_path, "licenses")
+        for source, name in (
+            (libssh / "COPYING", "libssh/COPYING"),
+            (libssh / "BSD", "libssh/BSD"),
+            (libcrypto / "LICENSE.txt", "openssl/LICENSE.txt"),
+            (Path(__file__).parent / "release" / "RELINKING.md", "RELINKING.md"),
+        ):
+            (licenses / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, licenses / name)
 
 
 class Sdist(sdist):

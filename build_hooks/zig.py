@@ -30,14 +30,17 @@ def compiler() -> str:
     return zig
 
 
-def build(prefix: Path, target: str | None) -> None:
+def build(prefix: Path, target: str | None, static: tuple[Path, Path] | None) -> None:
     """Runs `zig build` into `prefix`: lib/, bin/ and include/, for this machine or for `target`.
 
-    Zig's own cache makes a second run over unchanged sources a no-op.
+    `static` is libssh's source tree and the folder of libcrypto to link into plue_ssh. Zig's own
+    cache makes a second run over unchanged sources a no-op.
     """
     command = [compiler(), "build", "--prefix", str(prefix), "--summary", "none"]
     if target is not None:
         command.append(f"-Dtarget={target}")
+    if static is not None:
+        command += [f"-Dlibssh={static[0].resolve()}", f"-Dlibcrypto={static[1].resolve()}"]
     answer = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     if answer.returncode != 0:
         raise ZigCompilerError(_last_line(answer.stderr))

@@ -51,14 +51,14 @@ export const symbols = {
   jwt_force_cpu_path: { args: ["buffer"], returns: "bool" },
 } as const;
 
-/** The library file: $PLUE_JWT_LIBRARY, or the one that this source tree has built. */
+/** The library file: $PLUE_JWT_LIBRARY, or the one beside this file, or of this source tree. */
 export const libraryPath = findLibrary();
 
 function findLibrary(): string {
   const given = process.env["PLUE_JWT_LIBRARY"];
   if (given) return given;
   const file = `libplue_jwt.${suffix}`;
-  const folders = ["../pyplue/_native", "../zig-out/lib", "../zig/jwt/zig-out/lib"];
+  const folders = ["lib", "../pyplue/_native", "../zig-out/lib", "../zig/jwt/zig-out/lib"];
   const paths = folders.map((folder) => join(import.meta.dir, folder, file));
   const found = paths.find(existsSync);
   if (found) return found;

@@ -59,14 +59,14 @@ export const symbols = {
   ratelimit_version: { args: [], returns: "cstring" },
 } as const;
 
-/** The library file: $PLUE_RATELIMIT_LIBRARY, or the one that this source tree has built. */
+/** The library file: $PLUE_RATELIMIT_LIBRARY, or the one beside this file, or of this source tree. */
 export const libraryPath = findLibrary();
 
 function findLibrary(): string {
   const given = process.env["PLUE_RATELIMIT_LIBRARY"];
   if (given) return given;
   const file = `libplue_ratelimit.${suffix}`;
-  const folders = ["../pyplue/_native", "../zig-out/lib", "../zig/ratelimit/zig-out/lib"];
+  const folders = ["lib", "../pyplue/_native", "../zig-out/lib", "../zig/ratelimit/zig-out/lib"];
   const found = folders.map((folder) => join(import.meta.dir, folder, file)).find(existsSync);
   if (found) return found;
   throw new Error(`${file} is not built: run "zig build" or set PLUE_RATELIMIT_LIBRARY to its path`);

@@ -16,7 +16,9 @@
  * cannot return a value to a foreign thread.
  */
 
-import { CString, JSCallback, dlopen, ptr, type Pointer } from "bun:ffi";
+import { CString, JSCallback, dlopen, ptr, suffix, type Pointer } from "bun:ffi";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
 
 /** The C functions of libplue_ssh by Bun's types; plue_ssh.h says what each does. */
 export const symbols = {
@@ -48,15 +50,23 @@ export const symbols = {
   plue_ssh_counters: { args: ["ptr", "u32"], returns: "u32" },
 } as const;
 
-const suffix = process.platform === "darwin" ? "dylib" : "so";
-const beside = new URL(`../pyplue/_native/libplue_ssh.${suffix}`, import.meta.url).pathname;
-
 /** PLUE_SSH_RECORD_MAX of the header. */
 const RECORD_MAX = 32768;
 /** A notification may come late; this is how long a question waits at most, in milliseconds. */
 const POLL_MS = 50;
 
-const load = () => dlopen(process.env.PLUE_SSH_LIBRARY ?? beside, symbols).symbols;
+/** $PLUE_SSH_LIBRARY, or the library beside this file, or of this source tree. */
+function findLibrary(): string {
+  const given = process.env["PLUE_SSH_LIBRARY"];
+  if (given) return given;
+  const file = `libplue_ssh.${suffix}`;
+  const folders = ["lib", "../pyplue/_native", "../zig-out/lib", "../zig/ssh/zig-out/lib"];
+  const found = folders.map((folder) => join(import.meta.dir, folder, file)).find(existsSync);
+  if (found) return found;
+  throw new Error(`${file} is not built: run "zig build" or set PLUE_SSH_LIBRARY to its path`);
+}
+
+const load = () => dlopen(findLibrary(), symbols).symbols;
 let loaded: ReturnType<typeof load> | undefined;
 const library = () => (loaded ??= load());
 

@@ -63,14 +63,14 @@ export const symbols = {
   vt_fwd_session_parse: { args: ["ptr", "ptr", "u64", "ptr", "u64"], returns: "i64" },
   vt_fwd_session_read: { args: ["ptr", "ptr", "u64"], returns: "i64" },} as const;
 
-/** The library file: $VT_FWD_LIBRARY, or the one that this source tree has built. */
+/** The library file: $VT_FWD_LIBRARY, or the one beside this file, or of this source tree. */
 export const libraryPath = findLibrary();
 
 function findLibrary(): string {
   const given = process.env["VT_FWD_LIBRARY"];
   if (given) return given;
   const file = `libvt_fwd.${suffix}`;
-  const folders = ["../pyplue/_native", "../zig-out/lib", "../zig/vt-fwd/zig-out/lib"];
+  const folders = ["lib", "../pyplue/_native", "../zig-out/lib", "../zig/vt-fwd/zig-out/lib"];
   const found = folders.map((folder) => join(import.meta.dir, folder, file)).find(existsSync);
   if (found) return found;
   throw new Error(`${file} is not built: run "zig build" or set VT_FWD_LIBRARY to its path`);

@@ -37,15 +37,29 @@ no-autoload-config no-filenames no-async no-thread-pool no-default-thread-pool
 no-legacy no-md4 no-mdc2 no-rc2 no-rc4 no-idea no-seed no-bf no-cast no-camellia no-aria
 no-sm2 no-sm3 no-sm4 no-whirlpool no-rmd160 no-siphash no-siv no-ocb no-scrypt no-blake2 no-argon2
 no-ec2m no-gost no-dsa no-ml-dsa no-slh-dsa no-afalgeng
-""".split()
+"""
 # Zig brings no CommonCrypto for macOS; getentropy is there on every version since 10.12.
 _FLAGS = ["-fvisibility=hidden", "-O2", "-DOPENSSL_NO_APPLE_CRYPTO_RANDOM"]
+
+# Assembly knows no -fvisibility: below each `.globl x` sed writes a line that hides x.
+_HIDE = r"s/^[[:space:]]*\.globl[[:space:]]+([A-Za-z0-9_$.]+).*/&\n{directive} \1/"
+_TOOLS = {
+    "zig-cc": """\
+#!/bin/sh
+for word; do
+    case $word in *.[sS]) sed -i -E {hide} "$word" ;; esac
+done
+exec {zig} cc -target {triple} -mcpu=baseline "$@"
+""",
+    "zig-ar": '#!/bin/sh\nexec {zig} ar "$@"\n',
+    "zig-ranlib": '#!/bin/sh\nexec {zig} ranlib "$@"\n',
+}
 
 
 def built(triple: str) -> Path:
     """The folder with libcrypto for `triple`; compiled in about a minute when it is not there."""
     source = sources.unpacked(sources.OPENSSL)
-    recipe = [source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, Path(__file__).read_text()]
+    recipe = [source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, _TOOLS, _HIDE]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     folder = sources.cache() / "libcrypto" / f"{key}-{triple}"
     if folder.exists():
@@ -72,7 +86,15 @@ def _compile(triple: str, source: Path, work: Path) -> Path:
     configuration = _CONFIGURATIONS[cpu, system.partition(".")[0]]
     names = ["CC=zig-cc", "AR=zig-ar", "RANLIB=zig-ranlib"]
     place = ["--prefix=/nonexistent", "--openssldir=/nonexistent", "--libdir=lib"]
-    configure = ["perl", "../openssl/Configure", configuration, *names, *place, *_OPTIONS, *_FLAGS]
+    configure = [
+        "perl",
+        "../openssl/Configure",
+        configuration,
+        *names,
+        *place,
+        *_OPTIONS.split(),
+        *_FLAGS,
+    ]
     jobs = f"-j{os.cpu_count() or 1}"
     for command in (configure, ["make", "-s", jobs, "build_generated", "libcrypto.a"]):
         done = subprocess.run(
@@ -84,31 +106,17 @@ def _compile(triple: str, source: Path, work: Path) -> Path:
     result = work / "result"
     (result / "lib").mkdir(parents=True)
     shutil.copyfile(build / "libcrypto.a", result / "lib" / "libcrypto.a")
+    shutil.copyfile(source / "LICENSE.txt", result / "LICENSE.txt")
     for include in (source / "include", build / "include"):
         shutil.copytree(include / "openssl", result / "include" / "openssl", dirs_exist_ok=True)
     return result
 
 
 def _write_tools(folder: Path, triple: str, is_macos: bool) -> None:
-    """A compiler and an archiver by names without a path: OpenSSL keeps its compiler's name.
-
-    Assembly has no -fvisibility, so each global symbol in it gets a line that hides it.
-    """
+    """A compiler and an archiver by names without a path: OpenSSL keeps its compiler's name."""
     folder.mkdir()
-    compiler = shlex.quote(zig.compiler())
-    hide = ".private_extern" if is_macos else ".hidden"
-    # The second line is for sed: `.globl x` becomes `.globl x` and `.hidden x`.
-    globals_ = r"s/^[[:space:]]*\.globl[[:space:]]+([A-Za-z0-9_$.]+).*/&\n" + hide + r" \1/"
-    scripts = {
-        "zig-cc": f"""\
-for word; do
-    case $word in *.[sS]) sed -i -E {shlex.quote(globals_)} "$word" ;; esac
-done
-exec {compiler} cc -target {triple} -mcpu=baseline "$@"
-""",
-        "zig-ar": f'exec {compiler} ar "$@"\n',
-        "zig-ranlib": f'exec {compiler} ranlib "$@"\n',
-    }
-    for name, text in scripts.items():
-        (folder / name).write_text(f"#!/bin/sh\n{text}")
+    hide = _HIDE.format(directive=".private_extern" if is_macos else ".hidden")
+    words = {"zig": shlex.quote(zig.compiler()), "triple": triple, "hide": shlex.quote(hide)}
+    for name, text in _TOOLS.items():
+        (folder / name).write_text(text.format(**words))
         (folder / name).chmod(0o755)

@@ -129,12 +129,8 @@ def _apt_get_source(source: Source, folder: Path) -> None:
         options += ["-o", f"Dir::State::lists={lists}", "-o", "APT::Sandbox::User=root"]
         # A mirror that lacks a suite makes update end badly, while the others have answered.
         subprocess.run(["apt-get", *options, "update"], capture_output=True)
-        subprocess.run(
-            ["apt-get", *options, "source", "--download-only"]
-            + [f"{source.package}={source.version}"],
-            cwd=temporary,
-            capture_output=True,
-        )
+        download = ["source", "--download-only", f"{source.package}={source.version}"]
+        subprocess.run(["apt-get", *options, *download], cwd=temporary, capture_output=True)
         for name, _ in source.files:
             if Path(temporary, name).exists():
                 shutil.copyfile(Path(temporary, name), folder / name)

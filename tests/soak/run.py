@@ -48,7 +48,7 @@ START_S, END_S = 120.0, 300.0
 """What a load may take to be ready, and to check everything at its end."""
 
 
-class Load:
+class LoadProcess:
     """A load's process, and what it has told."""
 
     def __init__(self, module: str, python: str, folder: Path, out: Path, leak: bool) -> None:
@@ -121,7 +121,7 @@ class Soak:
 
     def __init__(self, options: argparse.Namespace, out: Path) -> None:
         self.options, self.out = options, out
-        self.loads: list[Load] = []
+        self.loads: list[LoadProcess] = []
         self.times: dict[str, list[float]] = defaultdict(list)
         self.samples: dict[str, list[Sample]] = defaultdict(list)
         self.dead: set[str] = set()
@@ -130,7 +130,7 @@ class Soak:
     def run(self, work: Path) -> None:
         for module in self.options.only or MODULES:
             self.loads.append(
-                Load(module, self.options.python, work / module, self.out, self.options.leak)
+                LoadProcess(module, self.options.python, work / module, self.out, self.options.leak)
             )
         for load in self.loads:
             if not load.ready.wait(START_S):
@@ -213,6 +213,19 @@ class Soak:
                     )
         return found
 
+    def table(self) -> Iterator[list[str]]:
+        """What each process held at first, in the middle, at last and at most."""
+        moments = ("first", "middle", "last", "most")
+        yield ["", "MB", "allocated", "", "", "resident", "descrip-", "tors", "", ""]
+        yield ["", *moments, "last", *moments]
+        for name, seen in self.samples.items():
+            looks = (seen[0], seen[len(seen) // 2], seen[-1])
+            memory = [sample.anonymous_kb for sample in looks]
+            memory += [max(sample.anonymous_kb for sample in seen), seen[-1].rss_kb]
+            descriptors = [sample.descriptors for sample in looks]
+            descriptors.append(max(sample.descriptors for sample in seen))
+            yield [name, *(f"{kb / 1024:.1f}" for kb in memory), *map(str, descriptors)]
+
     def report(self) -> list[str]:
         """Writes and prints it; the findings."""
         trends = self.trends()
@@ -242,16 +255,8 @@ class Soak:
         for load in self.loads:
             counts = ", ".join(f"{name} {count:,}" for name, count in load.counts.items())
             print(f"{load.module}: {counts}")
-        for name, seen in self.samples.items():
-            told = []
-            for figure in ("anonymous_kb", "rss_kb", "descriptors", "threads"):
-                values = [getattr(sample, figure) for sample in seen]
-                text = f"{figure} {values[0]:,} at first, {values[-1]:,} at last"
-                one = trends.get(name, {}).get(figure)
-                if one:
-                    text += f", in the second half {one.start:,.0f} -> {one.end:,.0f}"
-                told.append(text)
-            print(f"{name}: {'; '.join(told)}")
+        for row in self.table():
+            print("".join(f"{word:>10}" for word in row[1:]) + f"  {row[0]}")
         for finding in findings:
             print(f"FINDING {finding}")
         how = "ended early" if interruptions else "ended"

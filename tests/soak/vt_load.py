@@ -29,6 +29,7 @@ native = ffi.vt
 # Answers a line with what was typed, and "many ..." with thousands of lines before that.
 ANSWERS = """echo ready
 while read -r line; do case $line in many*) seq 3000;; esac; echo "[$line]"; done"""
+MANY_EVERY = 25
 # Takes whatever is typed, and lets only SIGKILL end it.
 STUBBORN = 'trap "" TERM HUP INT QUIT; stty raw -echo; echo up; exec cat >/dev/null'
 
@@ -189,7 +190,7 @@ class Lasting:
 
     def round(self) -> None:
         self.lines += 1
-        many = "many" if self.lines % 5 == 0 else "line"
+        many = "many" if self.lines % MANY_EVERY == 0 else "line"
         self.session.resize(80 + self.lines % 7, 24)
         self.session.send(f"{many} {self.lines}", key="enter")
         self.session.wait(f"[{many} {self.lines}]", timeout=20)
@@ -199,7 +200,7 @@ class Lasting:
 
     def end(self) -> None:
         def answer(number: int) -> str:
-            if number % 5:
+            if number % MANY_EVERY:
                 return f"line {number}\r\n[line {number}]\r\n"
             return f"many {number}\r\n{numbers(3000)}[many {number}]\r\n"
 

@@ -53,7 +53,7 @@ def versions() -> dict[str, str]:
         "Bun": output("bun", "--version"),
         "Node": output("node", "--version"),
         "git": output("git", "--version").removeprefix("git version "),
-        "OpenSSH": output("ssh", "-V"),
+        "OpenSSH": output("ssh", "-V").removeprefix("OpenSSH_"),
         "PostgreSQL": output(str(postgres[-1]) if postgres else "postgres", "--version"),
         "script": output("script", "--version").removeprefix("script from "),
         "asciinema": output("asciinema", "--version").removeprefix("asciinema "),
@@ -128,6 +128,8 @@ def main() -> None:
             results["modules"][name] = measure(name, options.quick)
         except subprocess.CalledProcessError:
             failed.append(name)
+    modules = results["modules"]
+    results["modules"] = {name: modules[name] for name in NAMES if name in modules}
     if options.page or not options.name:
         page.FOLDER.mkdir(parents=True, exist_ok=True)
         page.RESULTS.write_text(dumps(results))

@@ -54,9 +54,9 @@ def test_a_far_client_clones_and_pushes(forge: Forge, work: Path, round_trip_ms:
         pytest.skip(reason)
     with far_servers(forge, round_trip_ms) as (link, servers):
         for label, server in servers.items():
-            place = work / label
+            place = work / f"{label}-{round_trip_ms}"
             place.mkdir()
-            clone_and_push(FarClient(server, link, place), f"alice/far-{label}", 2)
+            clone_and_push(FarClient(server, link, place), f"alice/{place.name}", 2)
 
 
 def clone_and_push(client: FarClient, name: str, megabytes: int) -> tuple[float, float]:

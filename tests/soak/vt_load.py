@@ -258,6 +258,7 @@ def main() -> None:
     # A socket's path must be short.
     home = Path(tempfile.mkdtemp(prefix="vt.", dir="/tmp"))
     control = home / "control"
+    os.environ["VIBETUNNEL_CONTROL_DIR"] = str(control)  # for `left_behind`
     forwarded, hosted = Forwarded(control), Hosted(control)
     try:
         lasting = [Lasting(load, forwarded), Lasting(load, hosted)]

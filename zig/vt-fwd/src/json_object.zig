@@ -72,7 +72,12 @@ pub const Members = struct {
     }
 
     fn readValue(members: *Members) ![]const u8 {
-        _ = try members.scanner.peekNextTokenType(); // skips white space, ',' and ':'
+        // Skips white space, ',' and ':'. A bracket of the other kind only skipValue would meet,
+        // and take for our mistake.
+        switch (try members.scanner.peekNextTokenType()) {
+            .object_end, .array_end, .end_of_document => return error.InvalidJson,
+            else => {},
+        }
         const start = members.scanner.cursor;
         try members.scanner.skipValue();
         const value = members.text[start..members.scanner.cursor];
@@ -195,6 +200,13 @@ test "what is not one JSON object is an error, not a crash" {
         "{\"a\":",
         "{\"a\":1",
         "{\"a\":1,}",
+        "{]",
+        "{\"a\"]",
+        "{\"a\":]",
+        "{\"a\":1]",
+        "{\"a\":1,]",
+        "{\"a\":[1}",
+        "{\"a\":[1}}",
         "{\"a\":1}x",
         "{\"a\":1 \"b\":2}",
         "{\"a\":tru}",

@@ -1,8 +1,11 @@
 //! Takes the window titles that a program sets (OSC 0, 1 and 2) out of its output, over any split
 //! into reads, and leaves everything else as it is. A title that never ends does not swallow the
-//! rest of the output: it is given up at CAN, SUB, another escape sequence, or after 4 KiB.
+//! rest of the output: it is given up at CAN, SUB, another escape sequence, or after 4 KiB. One
+//! that interrupts another sequence ends it, as its ESC would have done: what comes after the title
+//! must not become part of that sequence.
 
 const std = @import("std");
+const Scanner = @import("scanner.zig").Scanner;
 
 /// A title longer than this is no title.
 const max_title_bytes = 4096;
@@ -15,6 +18,8 @@ pub const TitleFilter = struct {
     /// The digit seen in state `number`.
     digit: u8 = 0,
     title_len: usize = 0,
+    /// Where what was given out so far leaves the terminal.
+    given: Scanner = .{},
 
     const State = enum {
         ground,
@@ -35,7 +40,19 @@ pub const TitleFilter = struct {
         std.debug.assert(out.len >= bytes.len + max_held);
         var w: usize = 0;
         var r: usize = 0;
+        var followed: usize = 0;
         while (r < bytes.len) {
+            if (self.state == .number and bytes[r] == ';') {
+                self.follow(out[followed..w]);
+                const end = self.interrupt();
+                @memcpy(out[w..][0..end.len], end);
+                w += end.len;
+                followed = w;
+                self.state = .title;
+                self.title_len = 0;
+                r += 1;
+                continue;
+            }
             if (self.state == .ground) {
                 const end = std.mem.indexOfScalarPos(u8, bytes, r, 0x1b) orelse bytes.len;
                 @memcpy(out[w..][0 .. end - r], bytes[r..end]);
@@ -47,7 +64,20 @@ pub const TitleFilter = struct {
             w += self.step(out[w..], bytes[r]);
             r += 1;
         }
+        self.follow(out[followed..w]);
         return w;
+    }
+
+    fn follow(self: *TitleFilter, given: []const u8) void {
+        var rest = given;
+        while (rest.len > 0) rest = rest[self.given.next(rest).len..];
+    }
+
+    /// What ends the sequence that a title interrupts. It is shorter than the title's beginning.
+    fn interrupt(self: *TitleFilter) []const u8 {
+        if (self.given.betweenSequences()) return "";
+        self.given = .{};
+        return "\x1b\\";
     }
 
     /// At the end of the output: what was held back after all.
@@ -71,11 +101,7 @@ pub const TitleFilter = struct {
                 },
                 else => {},
             },
-            .number => if (byte == ';') {
-                self.state = .title;
-                self.title_len = 0;
-                return 0;
-            },
+            .number => {}, // `filter` handles ';'
             .title => return self.stepTitle(out, byte),
             .title_escape => if (byte == '\\') {
                 self.state = .ground;
@@ -170,13 +196,21 @@ test "everything else is untouched, at every split" {
 }
 
 test "a prefix that turns out otherwise is looked at again" {
-    try expectFiltered("\x1b", "\x1b\x1b]0;t\x07");
-    try expectFiltered("\x1b]", "\x1b]\x1b]0;t\x07");
-    try expectFiltered("\x1b]0", "\x1b]0\x1b]0;t\x07");
+    try expectFiltered("\x1b\x1b\\", "\x1b\x1b]0;t\x07");
+    try expectFiltered("\x1b]\x1b\\", "\x1b]\x1b]0;t\x07");
+    try expectFiltered("\x1b]0\x1b\\", "\x1b]0\x1b]0;t\x07");
     try expectFiltered("\x1b[m", "\x1b]0;t\x1b[m");
     try expectFiltered("x", "\x1b]0;t\x1b]2;u\x07x");
     try expectFiltered("\x1bx", "\x1b]0;t\x1bx");
     try expectFiltered("\x1b\x1b[m", "\x1b]0;t\x1b\x1b[m");
+}
+
+test "what follows a title never becomes part of the sequence before it" {
+    try expectFiltered("\x1b\x1b\\]0;x\x07", "\x1b\x1b]0;t\x07]0;x\x07");
+    try expectFiltered("\x1b[3\x1b\\1mred", "\x1b[3\x1b]2;t\x071mred");
+    try expectFiltered("\x1bPq\x1b\\text", "\x1bPq\x1b]1;t\x1b\\text");
+    try expectFiltered("\x1b]8;;u\x1b\\text", "\x1b]8;;u\x1b]0;a\x07\x1b]0;b\x07text");
+    try expectFiltered("\x1b[3\x18m", "\x1b[3\x18\x1b]0;t\x07m");
 }
 
 test "a title that never ends gives the output back" {

@@ -101,6 +101,7 @@ fn fuzzModule(
         .optimize = .ReleaseSafe,
         .link_libc = true,
         .fuzz = true,
+        .error_tracing = true,
     });
 }
 

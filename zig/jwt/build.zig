@@ -59,15 +59,6 @@ pub fn build(b: *std.Build) void {
     };
     test_step.dependOn(&run_tests.step);
 
-    const fuzz_count = b.option(u64, "fuzz-count", "Mutated tokens to verify") orelse 1_000_000;
-    const fuzz = b.addExecutable(.{
-        .name = "fuzz",
-        .root_module = createModule(b, "src/fuzz.zig", target, .ReleaseSafe, config),
-    });
-    const run_fuzz = b.addRunArtifact(fuzz);
-    run_fuzz.addArg(b.fmt("{d}", .{fuzz_count}));
-    b.step("fuzz", "Verify mutated tokens from fixed seeds").dependOn(&run_fuzz.step);
-
     const bench = b.addExecutable(.{
         .name = "bench",
         .root_module = createModule(b, "src/bench.zig", target, optimize, config),

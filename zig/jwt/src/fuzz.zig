@@ -1,143 +1,399 @@
-//! Mutated tokens, from a fixed seed, bounded in number. Two kinds: a token that was changed after
-//! signing, which no change may leave acceptable; and changed text that is signed rightly, so that
-//! the readers behind the signature see it, whose verdict is compared with std's JSON reader.
-//!
-//!     zig build fuzz -Dfuzz-count=10000000
+//! What must hold for any bytes, for the fuzzer (`./dev fuzz`) and, for changed samples from fixed
+//! seeds, for `zig build test`: verify says what a slow model made of std's parts says.
 
 const std = @import("std");
 const base64url = @import("base64url.zig");
+const header = @import("header.zig");
+const json = @import("json.zig");
 const jwt = @import("jwt.zig");
 
+const Allocator = std.mem.Allocator;
+const codec = std.base64.url_safe_no_pad;
+const Hmac = std.crypto.auth.hmac.sha2.HmacSha256;
+
 const now_s = 1_700_000_000;
+const secrets = [_][]const u8{ "the secret that the fuzzer signs with", "the one before it" };
+
+/// Each takes any bytes and returns an error when something is not as it must be.
+pub const targets = struct {
+    /// A token, its signature as it stands.
+    pub fn token(gpa: Allocator, bytes: []const u8) !void {
+        try checkVerdict(gpa, bytes, .{ .now_s = now_s });
+    }
+
+    /// A payload or a header behind a right signature; the first byte chooses the options.
+    pub fn signed(gpa: Allocator, bytes: []const u8) !void {
+        if (bytes.len == 0) return;
+        const choice = bytes[0];
+        const text = bytes[1..];
+        const is_header = choice & 1 != 0;
+        const made = try signAnything(
+            gpa,
+            if (is_header) text else header.standard,
+            if (is_header) "{\"exp\":1900000000}" else text,
+        );
+        defer gpa.free(made);
+        try checkVerdict(gpa, made, .{
+            .now_s = now_s,
+            .leeway_s = if (choice & 2 != 0) 60 else 0,
+            .checks = .{
+                .exp = choice & 4 == 0,
+                .nbf = choice & 8 == 0,
+                .iat = choice & 64 == 0,
+            },
+        });
+    }
+
+    /// The same bytes as data to encode and as text to decode.
+    pub fn base64(gpa: Allocator, bytes: []const u8) !void {
+        const text = try gpa.alloc(u8, base64url.encodedLength(bytes.len));
+        defer gpa.free(text);
+        base64url.encode(text, bytes);
+        const expected = try gpa.alloc(u8, codec.Encoder.calcSize(bytes.len));
+        defer gpa.free(expected);
+        if (!std.mem.eql(u8, codec.Encoder.encode(expected, bytes), text)) return error.Encoded;
+        const back = try decode(gpa, text) orelse return error.OwnTextRefused;
+        defer gpa.free(back);
+        if (!std.mem.eql(u8, back, bytes)) return error.Decoded;
+
+        const decoded = try decode(gpa, bytes);
+        defer if (decoded) |it| gpa.free(it);
+        if (base64url.isValid(bytes) != (decoded != null)) return error.IsValid;
+        const canonical = try modelDecode(gpa, bytes);
+        defer if (canonical) |it| gpa.free(it);
+        if ((decoded == null) != (canonical == null)) return error.Canonical;
+        if (decoded) |it| if (!std.mem.eql(u8, it, canonical.?)) return error.Decoded;
+    }
+
+    /// One JSON object.
+    pub fn json_scan(gpa: Allocator, text: []const u8) !void {
+        var arena_state: std.heap.ArenaAllocator = .init(gpa);
+        defer arena_state.deinit();
+        const arena = arena_state.allocator();
+        var visitor: Collector = .{ .arena = arena };
+        const max_depth = 32;
+        const accepted = if (json.readObject(text, max_depth, &visitor)) true else |_| false;
+        if (visitor.failed) return error.OutOfMemory;
+        const expected = try Model.read(arena, text) orelse {
+            if (accepted and !Model.isHalfSurrogate(text)) return error.AcceptedWhatIsNoJson;
+            return;
+        };
+        if (accepted != (expected.depth <= max_depth)) return error.RefusedJson;
+        if (!accepted) return;
+        if (visitor.members.items.len != expected.members.len) return error.Members;
+        for (visitor.members.items, expected.members) |ours, theirs| {
+            try checkMember(arena, ours, theirs);
+        }
+    }
+};
+
+const Collector = struct {
+    arena: Allocator,
+    members: std.ArrayList(json.Member) = .empty,
+    failed: bool = false,
+
+    pub fn member(collector: *Collector, m: json.Member) void {
+        collector.members.append(collector.arena, m) catch {
+            collector.failed = true;
+        };
+    }
+};
+
+fn checkMember(arena: Allocator, ours: json.Member, theirs: Model.Member) !void {
+    var buffer: [6]u8 = undefined;
+    if (json.shortText(&buffer, ours.name)) |name| {
+        if (!std.mem.eql(u8, name, theirs.name)) return error.Name;
+    } else {
+        const short = theirs.name.len <= buffer.len;
+        for (theirs.name) |byte| {
+            if (byte >= 0x80) break;
+        } else if (short) return error.ShortName;
+    }
+    const alone = try std.json.parseFromSliceLeaky(std.json.Value, arena, ours.value, .{
+        .parse_numbers = false,
+        .duplicate_field_behavior = .use_last,
+    });
+    if (std.meta.activeTag(alone) != std.meta.activeTag(theirs.value)) return error.Value;
+    if ((json.stringBody(ours.value) != null) != (alone == .string)) return error.StringBody;
+    if (json.isNumber(ours.value) != (alone == .number_string)) return error.IsNumber;
+}
+
+fn decode(gpa: Allocator, text: []const u8) !?[]u8 {
+    const len = base64url.decodedLength(text.len) catch return null;
+    const out = try gpa.alloc(u8, len);
+    base64url.decode(out, text) catch {
+        gpa.free(out);
+        return null;
+    };
+    return out;
+}
+
+/// std's reader, and only the text that its writer makes of the result.
+fn modelDecode(gpa: Allocator, text: []const u8) !?[]u8 {
+    const out = try gpa.alloc(u8, codec.Decoder.calcSizeForSlice(text) catch return null);
+    errdefer gpa.free(out);
+    const again = try gpa.alloc(u8, codec.Encoder.calcSize(out.len));
+    defer gpa.free(again);
+    const same = if (codec.Decoder.decode(out, text))
+        std.mem.eql(u8, codec.Encoder.encode(again, out), text)
+    else |_|
+        false;
+    if (same) return out;
+    gpa.free(out);
+    return null;
+}
+
+/// signJws without its checks.
+fn signAnything(gpa: Allocator, head: []const u8, payload: []const u8) ![]u8 {
+    const head_len = base64url.encodedLength(head.len);
+    const signed_len = head_len + 1 + base64url.encodedLength(payload.len);
+    const out = try gpa.alloc(u8, signed_len + 1 + base64url.encodedLength(Hmac.mac_length));
+    base64url.encode(out[0..head_len], head);
+    out[head_len] = '.';
+    base64url.encode(out[head_len + 1 .. signed_len], payload);
+    var mac: [Hmac.mac_length]u8 = undefined;
+    Hmac.create(&mac, out[0..signed_len], secrets[0]);
+    out[signed_len] = '.';
+    base64url.encode(out[signed_len + 1 ..], &mac);
+    return out;
+}
+
+/// Compares verify's verdict, payload and key with the model's.
+fn checkVerdict(gpa: Allocator, token: []const u8, options: jwt.Options) !void {
+    var arena_state: std.heap.ArenaAllocator = .init(gpa);
+    defer arena_state.deinit();
+    const arena = arena_state.allocator();
+    var keys: [secrets.len]jwt.Key = undefined;
+    for (&keys, secrets) |*key, secret| key.* = .init(secret, .detect());
+
+    const out = try gpa.alloc(u8, token.len);
+    defer gpa.free(out);
+    var matched: ?usize = null;
+    const result = jwt.verify(out, token, &keys, options, &matched);
+    const expected = Model.verify(arena, token, options) catch |err| switch (err) {
+        error.OutOfMemory => return error.OutOfMemory,
+        error.Unclear => return,
+        else => {
+            if (result) |_| return error.Accepted else |got| {
+                if (got == err) return;
+                std.debug.print("verify: {t}, the model: {t}\n", .{ got, err });
+                return error.OtherRefusal;
+            }
+        },
+    };
+    const payload = result catch |err| {
+        std.debug.print("verify: {t}, the model accepts\n", .{err});
+        return error.Refused;
+    };
+    if (!std.mem.eql(u8, payload, expected.payload)) return error.Payload;
+    if (matched != expected.key) return error.MatchedKey;
+}
+
+/// verify as its documentation reads, with std's base64, HMAC and JSON.
+const Model = struct {
+    members: []const Member,
+    /// Objects and arrays inside each other.
+    depth: usize,
+
+    const Member = struct { name: []const u8, value: std.json.Value };
+    const Verified = struct { payload: []const u8, key: usize };
+    const Error = jwt.VerifyError || error{
+        OutOfMemory,
+        /// std refuses half a surrogate pair, which the grammar of RFC 8259 allows.
+        Unclear,
+    };
+
+    fn verify(arena: Allocator, token: []const u8, options: jwt.Options) Error!Verified {
+        if (token.len > options.max_token_bytes) return error.TooLarge;
+        if (std.mem.count(u8, token, ".") != 2) return error.Segments;
+        var segments = std.mem.splitScalar(u8, token, '.');
+        const head = segments.next().?;
+        const body = segments.next().?;
+        const signature = segments.next().?;
+
+        const head_text = try modelDecode(arena, head) orelse return error.HeaderEncoding;
+        if (head_text.len > jwt.max_header_bytes) return error.HeaderEncoding;
+        try checkHeader(arena, head_text);
+
+        const payload = try modelDecode(arena, body) orelse return error.PayloadEncoding;
+        const mac = try modelDecode(arena, signature) orelse return error.SignatureEncoding;
+        const key = for (secrets, 0..) |secret, i| {
+            var computed: [Hmac.mac_length]u8 = undefined;
+            Hmac.create(&computed, token[0 .. head.len + 1 + body.len], secret);
+            if (std.mem.eql(u8, &computed, mac)) break i;
+        } else return error.Signature;
+        try checkPayload(arena, payload, options);
+        return .{ .payload = payload, .key = key };
+    }
+
+    fn checkHeader(arena: Allocator, text: []const u8) Error!void {
+        const model = try read(arena, text) orelse
+            return if (isHalfSurrogate(text)) error.Unclear else error.HeaderJson;
+        if (model.depth > 16) return error.HeaderJson;
+        for ([_][]const u8{ "alg", "crit", "b64", "kid", "typ" }) |name| {
+            if (model.count(name) > 1) return error.HeaderDuplicate;
+        }
+        const algorithm = model.get("alg") orelse return error.Algorithm;
+        if (algorithm != .string) return error.Algorithm;
+        if (!std.mem.eql(u8, algorithm.string, "HS256")) return error.Algorithm;
+        if (model.get("crit") != null) return error.Crit;
+        if (model.get("b64")) |b64| if (b64 != .bool or !b64.bool) return error.B64;
+        if (model.get("kid")) |kid| if (kid != .string) return error.Kid;
+        if (model.get("typ")) |typ| if (typ != .string) return error.Typ;
+    }
+
+    fn checkPayload(arena: Allocator, text: []const u8, options: jwt.Options) Error!void {
+        const model = try read(arena, text) orelse {
+            if (isHalfSurrogate(text)) return error.Unclear;
+            // Whether the depth or the grammar is met first is the reader's affair.
+            return if (depthOf(text) > jwt.max_depth) error.Unclear else error.PayloadJson;
+        };
+        if (model.depth > jwt.max_depth) return error.PayloadDepth;
+        for ([_][]const u8{ "iss", "sub", "aud", "exp", "nbf", "iat", "jti" }) |name| {
+            if (model.count(name) > 1) return error.DuplicateClaim;
+        }
+        const now: f64 = @floatFromInt(options.now_s);
+        const leeway: f64 = @floatFromInt(options.leeway_s);
+        if (options.checks.iat) if (model.get("iat")) |value| {
+            if ((seconds(value) orelse return error.IatType) > now + leeway) {
+                return error.IssuedInFuture;
+            }
+        };
+        if (options.checks.nbf) if (model.get("nbf")) |value| {
+            if ((seconds(value) orelse return error.NbfType) > now + leeway) {
+                return error.NotYetValid;
+            }
+        };
+        if (options.checks.exp) if (model.get("exp")) |value| {
+            if ((seconds(value) orelse return error.ExpType) <= now - leeway) {
+                return error.Expired;
+            }
+        };
+    }
+
+    /// Without the fraction; null for what is no number, or no finite one.
+    fn seconds(value: std.json.Value) ?f64 {
+        if (value != .number_string) return null;
+        const s = std.fmt.parseFloat(f64, value.number_string) catch return null;
+        return if (std.math.isFinite(s)) @trunc(s) else null;
+    }
+
+    /// Null for what is not one JSON object.
+    fn read(arena: Allocator, text: []const u8) error{OutOfMemory}!?Model {
+        return tryRead(arena, text) catch |err| switch (err) {
+            error.OutOfMemory => error.OutOfMemory,
+            else => null,
+        };
+    }
+
+    fn tryRead(arena: Allocator, text: []const u8) !Model {
+        var scanner: std.json.Scanner = .initCompleteInput(arena, text);
+        if (try scanner.next() != .object_begin) return error.NoObject;
+        var members: std.ArrayList(Member) = .empty;
+        while (true) switch (try scanner.nextAlloc(arena, .alloc_always)) {
+            .object_end => break,
+            .allocated_string => |name| try members.append(arena, .{
+                .name = name,
+                .value = try std.json.innerParse(std.json.Value, arena, &scanner, .{
+                    .parse_numbers = false,
+                    .duplicate_field_behavior = .use_last,
+                    .allocate = .alloc_always,
+                    .max_value_len = text.len,
+                }),
+            }),
+            else => unreachable, // in an object std knows of nothing else
+        };
+        if (try scanner.next() != .end_of_document) return error.MoreThanOne;
+        return .{ .members = members.items, .depth = depthOf(text) };
+    }
+
+    fn depthOf(text: []const u8) usize {
+        var depth: usize = 0;
+        var deepest: usize = 0;
+        var in_string = false;
+        var i: usize = 0;
+        while (i < text.len) : (i += 1) switch (text[i]) {
+            '"' => in_string = !in_string,
+            '\\' => i += 1,
+            '{', '[' => if (!in_string) {
+                depth += 1;
+                deepest = @max(deepest, depth);
+            },
+            '}', ']' => if (!in_string) {
+                depth -|= 1;
+            },
+            else => {},
+        };
+        return deepest;
+    }
+
+    fn isHalfSurrogate(text: []const u8) bool {
+        return std.ascii.indexOfIgnoreCase(text, "\\ud") != null;
+    }
+
+    fn count(model: *const Model, name: []const u8) usize {
+        var n: usize = 0;
+        for (model.members) |member| n += @intFromBool(std.mem.eql(u8, member.name, name));
+        return n;
+    }
+
+    fn get(model: *const Model, name: []const u8) ?std.json.Value {
+        return for (model.members) |member| {
+            if (std.mem.eql(u8, member.name, name)) break member.value;
+        } else null;
+    }
+};
+
+// ---------------------------------------------------------------- changed samples, for the tests
+
 const max_bytes = 512;
 
-const Sample = struct { header: []const u8, payload: []const u8 };
-
-const samples = [_]Sample{
-    .{ .header = "{\"alg\":\"HS256\",\"typ\":\"JWT\"}", .payload = "{}" },
+const samples = [_][2][]const u8{
+    .{ header.standard, "{}" },
     .{
-        .header = "{\"alg\":\"HS256\",\"typ\":\"JWT\"}",
-        .payload = "{\"sub\":\"ann\",\"iat\":1516239022,\"exp\":1900000000.5,\"admin\":true}",
+        header.standard,
+        "{\"sub\":\"ann\",\"iat\":1516239022,\"exp\":1900000000.5,\"admin\":true}",
     },
     .{
-        .header = "{\"typ\":\"at+jwt\",\r\n \"alg\":\"HS256\",\"kid\":\"2026-07\"}",
-        .payload = "{\"nbf\":-1e3,\"aud\":[\"a\",{\"b\":null}]," ++
-            "\"name\":\"\\u00e4\xc3\xa4 \\\"\\n\"}",
+        "{\"typ\":\"at+jwt\",\r\n \"alg\":\"HS256\",\"kid\":\"2026-07\"}",
+        "{\"nbf\":-1e3,\"aud\":[\"a\",{\"b\":null}]," ++ "\"name\":\"\\u00e4\xc3\xa4 \\\"\\n\"}",
     },
     .{
-        .header = "{\"x\":[1,{\"alg\":\"none\"}],\"alg\":\"\\u0048S256\"}",
-        .payload = " { \"e\\u0078p\" : 1900000000 , \"deep\":[[[[]]]], \"ok\":false } ",
+        "{\"x\":[1,{\"alg\":\"none\"}],\"alg\":\"\\u0048S256\"}",
+        " { \"e\\u0078p\" : 1900000000 , \"deep\":[[[[]]]], \"ok\":false } ",
     },
 };
 
-/// Returns an error, after saying which token was to blame, when a verdict is wrong.
-fn run(allocator: std.mem.Allocator, seed: u64, count: u64) !void {
+/// Half of them are changed after signing, and half before, so that the readers behind the
+/// signature see the change.
+fn checkChangedSamples(gpa: Allocator, seed: u64, count: u64) !void {
     var prng = std.Random.DefaultPrng.init(seed);
     const random = prng.random();
-    const key = jwt.Key.init("the secret that the fuzzer signs with", .detect());
     for (0..count) |_| {
         const sample = samples[random.uintLessThan(usize, samples.len)];
         if (random.boolean()) {
-            try changedAfterSigning(allocator, random, &key, sample);
+            const token = try signAnything(gpa, sample[0], sample[1]);
+            defer gpa.free(token);
+            const changed = try mutate(gpa, random, "", token);
+            defer gpa.free(changed);
+            try targets.token(gpa, changed);
         } else {
-            try changedBeforeSigning(allocator, random, &key, sample);
+            const in_header = random.uintLessThan(u8, 4) == 0;
+            const text = if (in_header) sample[0] else sample[1];
+            const changed = try mutate(gpa, random, if (in_header) "1" else "0", text);
+            defer gpa.free(changed);
+            try targets.signed(gpa, changed);
         }
     }
 }
 
-fn changedAfterSigning(
-    allocator: std.mem.Allocator,
-    random: std.Random,
-    key: *const jwt.Key,
-    sample: Sample,
-) !void {
-    var buffer: [max_bytes]u8 = undefined;
-    const token = try jwt.signJws(&buffer, sample.header, sample.payload, key);
-    // The exact size, so that a read beyond the end is caught.
-    const changed = try mutate(allocator, random, token);
-    defer allocator.free(changed);
-    const same = std.mem.eql(u8, token, changed);
-    const accepted = try isAccepted(allocator, changed, key) == null;
-    if (accepted != same) return blame(changed, "accepted after a change");
-}
-
-fn changedBeforeSigning(
-    allocator: std.mem.Allocator,
-    random: std.Random,
-    key: *const jwt.Key,
-    sample: Sample,
-) !void {
-    const change_header = random.uintLessThan(u8, 4) == 0;
-    const text = if (change_header) sample.header else sample.payload;
-    const changed = try mutate(allocator, random, text);
-    defer allocator.free(changed);
-
-    var buffer: [max_bytes]u8 = undefined;
-    const head = if (change_header) changed else sample.header;
-    const payload = if (change_header) sample.payload else changed;
-    const token = signAnything(&buffer, head, payload, key);
-    const refusal = try isAccepted(allocator, token, key);
-    if (refusal == null) {
-        // std refuses half a surrogate pair, which the grammar of RFC 8259 allows.
-        if (std.ascii.indexOfIgnoreCase(changed, "\\ud") != null) return;
-        if (!try stdReadsObject(allocator, changed)) return blame(token, "accepted, is no JSON");
-    } else switch (refusal.?) {
-        error.HeaderJson, error.PayloadJson => {
-            if (try stdReadsObject(allocator, changed)) return blame(token, "refused, is JSON");
-        },
-        error.BufferTooSmall, error.TooLarge, error.Segments, error.Signature => {
-            return blame(token, "refused for a wrong reason");
-        },
-        error.HeaderEncoding, error.SignatureEncoding, error.PayloadEncoding => {
-            return blame(token, "refused for its encoding");
-        },
-        else => {}, // rightly: a rule about a name or a time
-    }
-}
-
-/// signJws without its checks.
-fn signAnything(out: []u8, head: []const u8, payload: []const u8, key: *const jwt.Key) []u8 {
-    const head_len = base64url.encodedLength(head.len);
-    const signed_len = head_len + 1 + base64url.encodedLength(payload.len);
-    base64url.encode(out[0..head_len], head);
-    out[head_len] = '.';
-    base64url.encode(out[head_len + 1 .. signed_len], payload);
-    const mac = key.mac(out[0..signed_len]);
-    const token_len = signed_len + 1 + base64url.encodedLength(mac.len);
-    out[signed_len] = '.';
-    base64url.encode(out[signed_len + 1 .. token_len], &mac);
-    return out[0..token_len];
-}
-
-/// The reason of a refusal, or null.
-fn isAccepted(
-    allocator: std.mem.Allocator,
-    token: []const u8,
-    key: *const jwt.Key,
-) !?jwt.VerifyError {
-    const out = try allocator.alloc(u8, token.len);
-    defer allocator.free(out);
-    var matched: ?usize = null;
-    _ = jwt.verify(out, token, key[0..1], .{ .now_s = now_s }, &matched) catch |err|
-        return @as(?jwt.VerifyError, err);
-    return null;
-}
-
-fn stdReadsObject(allocator: std.mem.Allocator, text: []const u8) !bool {
-    const options: std.json.ParseOptions = .{ .duplicate_field_behavior = .use_last };
-    const parsed = std.json.parseFromSlice(std.json.Value, allocator, text, options) catch |err|
-        return if (err == error.OutOfMemory) err else false;
-    defer parsed.deinit();
-    return parsed.value == .object;
-}
-
-/// A copy with one to four changes.
-fn mutate(allocator: std.mem.Allocator, random: std.Random, text: []const u8) ![]u8 {
+/// `start` and a copy of `text` with one to four changes.
+fn mutate(gpa: Allocator, random: std.Random, start: []const u8, text: []const u8) ![]u8 {
     var buffer: [2 * max_bytes]u8 = undefined;
     @memcpy(buffer[0..text.len], text);
     var len = text.len;
     for (0..random.intRangeAtMost(usize, 1, 4)) |_| len = mutateOnce(random, &buffer, len);
-    return allocator.dupe(u8, buffer[0..@min(len, 300)]);
+    return std.mem.concat(gpa, u8, &.{ start, buffer[0..@min(len, 300)] });
 }
 
 const interesting = "\x00\n \"\\{}[],:.-_=+/0129eEuntfAaZz~\x7f\x80\xc3\xff";
@@ -174,28 +430,13 @@ fn mutateOnce(random: std.Random, buffer: *[2 * max_bytes]u8, len: usize) usize 
     return len;
 }
 
-fn blame(token: []const u8, what: []const u8) error{WrongVerdict} {
-    std.debug.print("{s}: {s}\n", .{ what, token });
-    return error.WrongVerdict;
-}
-
-/// As run, in an allocator that finds leaks and writes beyond the end. It is std.testing's without
-/// stack traces, and with small pages: most of the time would go into those.
-pub fn runChecked(seeds: u64, count: u64) !void {
+test "100,000 mutated tokens: every verdict right, no crash, no leak" {
+    // std.testing's allocator without stack traces, and with small pages: most of the time would
+    // go into those.
     var debug_allocator: std.heap.DebugAllocator(.{
         .stack_trace_frames = 0,
         .page_size = 4096,
     }) = .{ .backing_allocator = std.heap.smp_allocator };
-    for (0..seeds) |seed| try run(debug_allocator.allocator(), seed, count / seeds);
-    if (debug_allocator.deinit() == .leak) return error.Leak;
-}
-
-pub fn main() !void {
-    const seeds = 100;
-    var buffer: [4096]u8 = undefined;
-    var arguments_memory: std.heap.FixedBufferAllocator = .init(&buffer);
-    const args = try std.process.argsAlloc(arguments_memory.allocator());
-    const count = if (args.len > 1) try std.fmt.parseInt(u64, args[1], 10) else 1_000_000;
-    try runChecked(seeds, count);
-    std.debug.print("{d} mutated tokens, every verdict right, no leak\n", .{count / seeds * seeds});
+    for (0..10) |seed| try checkChangedSamples(debug_allocator.allocator(), seed, 10_000);
+    try std.testing.expect(debug_allocator.deinit() == .ok);
 }

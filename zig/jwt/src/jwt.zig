@@ -223,4 +223,5 @@ const testing = std.testing;
 
 test {
     _ = @import("jwt_test.zig");
+    _ = @import("fuzz.zig");
 }

@@ -1,9 +1,7 @@
-//! Tests of jwt.zig: published tokens, every cut and every single change of a token, rotation, and
-//! a slice of the fuzzing that `zig build fuzz` does at length.
+//! Tests of jwt.zig: published tokens, every cut and every single change of a token, rotation.
 
 const std = @import("std");
 const base64url = @import("base64url.zig");
-const fuzz = @import("fuzz.zig");
 const jwt = @import("jwt.zig");
 const testing = std.testing;
 
@@ -196,8 +194,4 @@ test "unverified parts are decoded as they stand" {
         error.BufferTooSmall,
         jwt.decodeUnverified(out[0..4], rfc_token, .payload),
     );
-}
-
-test "100,000 mutated tokens: none accepted, no crash, no leak" {
-    try fuzz.runChecked(10, 100_000);
 }

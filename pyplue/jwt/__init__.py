@@ -38,6 +38,7 @@ from pyplue.jwt.types import Options
 from pyplue.jwt.warnings import InsecureKeyLengthWarning
 
 get_unverified_header = PyJWS().get_unverified_header
+"""The header of a token that nobody has verified: `PyJWS.get_unverified_header`."""
 
 __all__ = [
     "STRICT",

@@ -557,5 +557,8 @@ def _seconds(claim: Any, strict: bool, error: InvalidTokenError) -> int:
 
 _module_jwt = PyJWT(STRICT)
 encode = _module_jwt.encode
+"""Signs claims and returns the token: `PyJWT.encode` with the options `STRICT`."""
 decode = _module_jwt.decode
+"""Verifies a token and returns its claims: `PyJWT.decode` with the options `STRICT`."""
 decode_complete = _module_jwt.decode_complete
+"""As `decode`, but returns payload, header and signature: `PyJWT.decode_complete`."""

@@ -60,9 +60,11 @@ class AsgiRequest(Request):
 class RateLimitMiddleware:
     """Refuses requests over a limit and tells all clients where they stand.
 
-    limits: checked in their order; the first one that is exceeded answers.
-    options: see `Guard` in pyplue.ratelimit.http: trusted_proxies, trusted_hops, ipv6_prefix,
-        forwarded_header, answer, ietf_fields, x_ratelimit_fields, on_error.
+    Args:
+        app: The application behind it.
+        limits: Checked in their order; the first one that is exceeded answers.
+        options: See `Guard` in pyplue.ratelimit.http: trusted_proxies, trusted_hops, ipv6_prefix,
+            forwarded_header, answer, ietf_fields, x_ratelimit_fields, on_error.
 
     A WebSocket counts as one request when it is opened.
     """

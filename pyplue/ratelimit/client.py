@@ -21,15 +21,16 @@ UNIX_SOCKET = "unix"
 class ClientAddress:
     """Tells the address by which a client is limited.
 
-    trusted_proxies: networks or addresses whose `X-Forwarded-For` is believed, such as
-        `["10.0.0.0/8", "::1"]`; `"unix"` stands for peers that connect through a Unix socket.
-    trusted_hops: how many proxies stand before this server, where their addresses are not known.
-        Safe only when clients cannot connect around them.
-    ipv6_prefix: IPv6 addresses are limited by the network of this length. A single customer has a
-        /64 or more, so that single addresses would be no limit at all.
-    header: where the proxies write; one that holds a single address (`X-Real-IP`) works too.
-
     Without trusted_proxies and trusted_hops the header is ignored and the client is the peer.
+
+    Args:
+        trusted_proxies: Networks or addresses whose `X-Forwarded-For` is believed, such as
+            `["10.0.0.0/8", "::1"]`; `"unix"` stands for peers that connect through a Unix socket.
+        trusted_hops: How many proxies stand before this server, where their addresses are not
+            known. Safe only when clients cannot connect around them.
+        ipv6_prefix: IPv6 addresses are limited by the network of this length. A single customer
+            has a /64 or more, so that single addresses would be no limit at all.
+        header: Where the proxies write; one that holds a single address (`X-Real-IP`) works too.
     """
 
     def __init__(

@@ -94,15 +94,17 @@ def by_user(request: Request) -> str | None:
 class Limit:
     """One limit of a middleware.
 
-    name: what the client sees in its fields, and what keeps this limit's keys apart from others'.
-    limiter: how many requests in which time.
-    key: whose request it is; None for a request that this limit does not concern.
-    count: "all" requests, or only "failed" or "successful" ones. A request is counted when it comes
-        and given back when its response shows that it should not have been, so that many at
-        once cannot slip through together.
-    failed: what a failed response is, by its status. An exception is a status of 500; a client that
-        leaves before it has an answer stays counted.
-    cost: how much of the limit a request takes.
+    Attributes:
+        name: What the client sees in its fields, and what keeps this limit's keys apart from
+            others'.
+        limiter: How many requests in which time.
+        key: Whose request it is; None for a request that this limit does not concern.
+        count: "all" requests, or only "failed" or "successful" ones. A request is counted when it
+            comes and given back when its response shows that it should not have been, so that
+            many at once cannot slip through together.
+        failed: What a failed response is, by its status. An exception is a status of 500; a client
+            that leaves before it has an answer stays counted.
+        cost: How much of the limit a request takes.
     """
 
     name: str
@@ -232,7 +234,19 @@ class Passage:
 
 
 class Guard:
-    """What both middlewares do with one request, free of their protocols."""
+    """What both middlewares do with one request, free of their protocols.
+
+    Args:
+        limits: One or more, each with a name of its own.
+        trusted_proxies: See `ClientAddress`, as for the next two.
+        trusted_hops: How many proxies stand before this server.
+        ipv6_prefix: The length of the network that counts as one IPv6 client.
+        forwarded_header: Where the proxies write the client's address.
+        answer: Makes the content type and the body of a refusal; a problem+json when left out.
+        ietf_fields: Whether answers have `RateLimit` and `RateLimit-Policy`.
+        x_ratelimit_fields: Whether answers have `X-RateLimit-*`.
+        on_error: What a request gets whose limiter fails: "deny" is 503, "allow" lets it pass.
+    """
 
     def __init__(
         self,

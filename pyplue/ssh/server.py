@@ -99,37 +99,41 @@ _running: GitServer | None = None
 class GitServer:
     """Serves the Git repositories below `repos` over SSH, on threads of its own.
 
-    repos         directory of the repositories: "alice/repo" and "alice/repo.git" both name
-                  repos/alice/repo.git, or repos/alice/repo. Nothing above it and no symbolic link
-                  below it can be reached.
-    host, port    a numeric address; port 0 picks a free one, see `port`.
-    host_key      private key of the server, made (ed25519, mode 0600) when the file is missing.
-                  Left out: pyplue/ssh_host_ed25519_key in $XDG_DATA_HOME or ~/.local/share.
-    keys          a table {principal: key line, key lines or `Principal`}. Logins and commands that
-                  it answers call nothing in Python.
-    authenticate  authenticate(username, public_key) -> principal or None, asked for keys that are
-                  not in the table, once the client has proved to own the key: an OpenSSH line
-                  "ssh-ed25519 AAAA...". None refuses.
-    authorize     authorize(principal, repository, write) -> bool, asked for every command of a
-                  principal without rules; `repository` is a name such as "alice/repo".
-    default_access  what a principal without rules may do when there is no `authorize`; "none".
-    store         a `pyplue.ssh.store.Store`: users, keys and permissions come from its database, in
-                  the place of the four above. What changes there counts within a second.
-    on_push       on_push(push) is told of every `Push` that has updated something, with exactly
-                  those references, on a thread of its own, in order and one at a time, at least
-                  once and whether or not its client is still there. What it raises is logged. When
-                  it falls behind by more than `push_queue` pushes, new ones are refused.
-    limits        see `Limits`.
+    Args:
+        repos: Directory of the repositories: "alice/repo" and "alice/repo.git" both name
+            repos/alice/repo.git, or repos/alice/repo. Nothing above it and no symbolic link below
+            it can be reached.
+        host: A numeric address.
+        port: 0 picks a free one, see `port`.
+        host_key: Private key of the server, made (ed25519, mode 0600) when the file is missing.
+            Left out: pyplue/ssh_host_ed25519_key in $XDG_DATA_HOME or ~/.local/share.
+        keys: A table {principal: key line, key lines or `Principal`}. Logins and commands that it
+            answers call nothing in Python.
+        authenticate: authenticate(username, public_key) -> principal or None, asked for keys that
+            are not in the table, once the client has proved to own the key: an OpenSSH line
+            "ssh-ed25519 AAAA...". None refuses.
+        authorize: authorize(principal, repository, write) -> bool, asked for every command of a
+            principal without rules; `repository` is a name such as "alice/repo".
+        default_access: What a principal without rules may do when there is no `authorize`; "none".
+        store: A `pyplue.ssh.store.Store`: users, keys and permissions come from its database, in
+            the place of the four above. What changes there counts within a second.
+        on_push: on_push(push) is told of every `Push` that has updated something, with exactly
+            those references, on a thread of its own, in order and one at a time, at least once and
+            whether or not its client is still there. What it raises is logged. When it falls
+            behind by more than `push_queue` pushes, new ones are refused.
+        limits: See `Limits`.
 
-    Both functions run on a thread of the server, one call at a time unless `callback_threads` says
-    otherwise. An exception, a wrong type or no answer within `decision_timeout_ms` is a refusal.
+    `authenticate` and `authorize` run on a thread of the server, one call at a time unless
+    `callback_threads` says otherwise. An exception, a wrong type or no answer within
+    `decision_timeout_ms` is a refusal.
 
     One server per process can run at a time. Everything it does is logged as a structured event to
     the logger "pyplue.ssh"; `record.event` is the event as a dict (see `plue_ssh_event_next` in
     plue_ssh.h).
 
-    Raises SshConfigError (a ValueError) for wrong settings and SshError (an OSError) when it cannot
-    start. Both say what to do; nothing is left running.
+    Raises:
+        SshConfigError: (a ValueError) A setting is wrong.
+        SshError: (an OSError) It cannot start. Both say what to do; nothing is left running.
     """
 
     def __init__(

@@ -36,17 +36,23 @@ def spawn(
     The session is no child of this process and goes on when this process ends. It is recorded
     until its program ends or somebody ends it. VibeTunnel's server lists it at once.
 
-    session_id    1 to 64 letters, digits, `_` or `-`; chosen by the forwarder when left out.
-    name          what people see; made from the command and the folder when left out.
-    cwd, env      as for `subprocess`; TERM is xterm-256color whatever `env` says.
-    cols, rows    the terminal's size, 1 to 65535 each.
-    title_mode    "filter" and "static" take window titles out of the recording.
-    record_input  False leaves what is typed out of the recording (passwords always are).
-    control_dir   where sessions live, else VIBETUNNEL_CONTROL_DIR, else ~/.vibetunnel/control.
+    Args:
+        argv: The program and its words; a name without a slash is looked for in PATH.
+        session_id: 1 to 64 letters, digits, `_` or `-`; chosen by the forwarder when left out.
+        name: What people see; made from the command and the folder when left out.
+        cwd: As for `subprocess`.
+        env: As for `subprocess`; TERM is xterm-256color whatever it says.
+        cols: The terminal's width, 1 to 65535.
+        rows: Its height.
+        title_mode: "filter" and "static" take window titles out of the recording.
+        record_input: False leaves what is typed out of the recording (passwords always are).
+        control_dir: Where sessions live, else VIBETUNNEL_CONTROL_DIR, else ~/.vibetunnel/control.
 
-    Raises FileNotFoundError or PermissionError for a program that is not there or cannot be run,
-    SessionExistsError when `session_id` is running, SpawnError (an OSError) for whatever else keeps
-    it from starting.
+    Raises:
+        FileNotFoundError: The program is not there.
+        PermissionError: It cannot be run.
+        SessionExistsError: `session_id` is running.
+        SpawnError: (an OSError) Whatever else keeps it from starting.
     """
     words = _words(argv)
     root = _root(control_dir)

@@ -255,6 +255,13 @@ def test_every_block_is_of_a_kind_that_is_run_or_checked(page: Path):
             assert name.split("-")[1] == version(), name
 
 
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_the_files_that_a_page_names_exist(page: Path):
+    """Those of the source tree, in inline code. Links are mkdocs' to check (`./dev docs`)."""
+    named = re.findall(r"`((?:tests|zig|examples|bun|pyplue|docs)/[\w./-]+)`", page.read_text())
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
 def version() -> str:
     found = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert found

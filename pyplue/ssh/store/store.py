@@ -22,14 +22,14 @@ MAX_STALE_S = 300.0
 class Store:
     """Users, their keys, repositories, and who may do what with them.
 
-    database      a file for SQLite, or a URL: "sqlite:///FILE", "postgresql://USER@HOST/NAME",
-                  which needs pyplue[postgres]. Missing tables are created; those of Plue are used
-                  as they are.
-    repositories  directory of the repositories, for what makes, moves or serves them.
-    poll_s        seconds between two questions of a running server whether something has changed.
-    max_stale_s   seconds for which a running server goes on with what it has read while the
-                  database is away. Then everybody is refused until it is back. At least twice
-                  `poll_s`.
+    Args:
+        database: A file for SQLite, or a URL: "sqlite:///FILE", "postgresql://USER@HOST/NAME",
+            which needs pyplue[postgres]. Missing tables are created; those of Plue are used as
+            they are.
+        repositories: Directory of the repositories, for what makes, moves or serves them.
+        poll_s: Seconds between two questions of a running server whether something has changed.
+        max_stale_s: Seconds for which a running server goes on with what it has read while the
+            database is away. Then everybody is refused until it is back. At least twice `poll_s`.
 
     `users`, `keys`, `repositories` and `access` do the work. What changes something does all of it
     or nothing. They raise SshRefusedError with the reason, SshNameError for what can never be a

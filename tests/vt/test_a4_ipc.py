@@ -182,6 +182,7 @@ BROKEN_COMMANDS: list[bytes] = [
     b'{"cmd":"KILL"}',
     b'{"command":"kill"}',
     b'{"cmd":"kill"} trailing',
+    b'{"cmd":"kill"]',
     b'{"cmd":"resize"}',
     b'{"cmd":"update-title"}',
     b'{"cmd":"update-title","title":5}',

@@ -32,7 +32,7 @@ OURS = "pyplue.vt, recorded"
 START, LINE = "start of a program from Python", "a line typed and answered, from Python"
 HUNDRED = "100 programs started, typed to and ended"
 ATTACH, TEXT = f"attach to a session with {BEHIND_MB} MB behind it", f"text() of {BEHIND_MB} MB"
-CLEARED, UNCLEARED = "cleared before the last screen", "never cleared"
+CLEARED, UNCLEARED = "pyplue.vt, cleared before the last screen", "pyplue.vt, never cleared"
 
 GOALS = [
     Goal(START, at_most=5e-3, over="subprocess.Popen"),
@@ -163,7 +163,7 @@ def long_sessions(control: str, rounds: int) -> list[Comparison]:
         session.wait(SCREEN, timeout=120)
         command = [sys.executable, "-m", "pyplue.vt", "--control-dir", control]
         attach[name] = [shown_after([*command, "attach", session.id]) for _ in range(rounds)]
-        replayed[f"cat of the recording, {name}"] = [
+        replayed[name.replace("pyplue.vt", "cat of the recording")] = [
             shown_after(["/bin/cat", str(session.cast_path)]) for _ in range(rounds)
         ]
         text[name] = [

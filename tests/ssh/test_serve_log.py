@@ -207,6 +207,29 @@ def test_lost_events_leave_no_trace_behind():
     assert len(activity._clients) <= 1 << 17
 
 
+def test_what_a_git_does_after_its_client_has_left_is_told_and_leaves_no_trace_behind():
+    """In the order of the server: it says "disconnected" before it lets the channels go."""
+    activity = Activity()
+    push = {"service": "receive-pack", "principal": "alice", "repository": "alice/project"}
+    events: list[dict[str, object]] = [
+        {"event": "accepted"},
+        {"event": "authenticated", "principal": "alice", "fingerprint": "SHA256:x"},
+        {"event": "command", **push},
+        {"event": "disconnected", "reason": "client", "duration_ms": 9},
+        {"event": "abandoned", **push, "duration_ms": 8, "bytes_in": 7, "bytes_out": 6},
+        {"event": "pushed", **push, "references": 2},
+    ]
+    lines = [activity.record({"connection": 1, "time": 1, **event}) for event in events]
+    told = [(line["log"], line["user"], line["verdict"]) for line in lines if line]
+    assert told == [
+        ("connection", "alice", "ok"),
+        ("command", "alice", "abandoned"),
+        ("command", "alice", "ok"),
+    ]
+    assert lines[-1] and lines[-1]["updated"] == 2
+    assert not activity._clients
+
+
 def test_times_are_utc_whatever_the_zone_is(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(os.environ, "TZ", "America/New_York")
     assert moment("2026-02-27") == moment("2026-02-27T00:00:00Z") == 1772150400

@@ -18,6 +18,8 @@ _DIRECTIONS = {
 }
 # Ends of a connection that are nobody's fault.
 _GOOD_ENDS = frozenset({"client", "stopping"})
+# A git that goes on without its client, whose "disconnected" has come.
+_AFTER_THE_END = frozenset({"abandoned", "pushed"})
 # libssh's first words for who hangs up while keys are exchanged: a port scanner, a health check.
 _HUNG_UP = "Socket error: "
 # Bytes that a client sends which finds everything up to date: a flush packet.
@@ -103,13 +105,13 @@ class Activity:
 
     def _client(self, event: Record) -> _Client:
         number = event.get("connection")
-        if number is None:
-            return _Client()
-        client = self._clients.get(number)
+        client = self._clients.get(number) if number is not None else None
         if client is None:
-            client = self._clients[number] = _Client()
-            if len(self._clients) > _CONNECTIONS_MAX:
-                self._clients.popitem(last=False)
+            client = _Client()
+            if number is not None and event.get("event") not in _AFTER_THE_END:
+                self._clients[number] = client
+                if len(self._clients) > _CONNECTIONS_MAX:
+                    self._clients.popitem(last=False)
         return client
 
 

@@ -133,7 +133,7 @@ REMOVED = {
     "two in a row": (b"<\x1b]0;a\x07\x1b]2;b\x07>", b"<>"),
     "ended by ST": (b"<\x1b]2;a\x1b\\>", b"<>"),
     "empty": (b"<\x1b]0;\x07>", b"<>"),
-    "behind a lone ESC": (b"<\x1b\x1b]0;a\x07>", b"<\x1b>"),
+    "behind a lone ESC": (b"<\x1b\x1b]0;a\x07>", b"<\x1b\x1b\\>"),
     "with UTF-8": ("<\x1b]2;títle €\x07>".encode(), b"<>"),
 }
 

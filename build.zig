@@ -72,10 +72,9 @@ fn fuzz(b: *std.Build, target: std.Build.ResolvedTarget) void {
         .root_module = fuzzModule(b, b.path("tests/fuzz/libfuzzer.zig"), target),
     });
     for ([_][2][]const u8{
-        .{ "jwt", "plue_jwt" }, .{ "ssh", "plue_ssh" }, .{ "vt", "vt_fwd" },
+        .{ "jwt", "zig/jwt" }, .{ "ssh", "zig/ssh" }, .{ "vt", "zig/vt-fwd" },
     }) |it| {
-        const package = b.dependency(it[1], .{ .target = target, .optimize = .ReleaseSafe });
-        const root = package.path("src/fuzz.zig");
+        const root = b.path(b.fmt("{s}/src/fuzz.zig", .{it[1]}));
         object.root_module.addImport(it[0], fuzzModule(b, root, target));
     }
     const program = b.addExecutable(.{

@@ -40,7 +40,7 @@ TARGETS = {
     "control_message": 512,
     "titles": 1024,
     "scan": 1024,
-    "recorder": 1024,
+    "recorder": 512,
     "session_file": 1024,
     "config": 1024,
     "cast_reader": 2048,

@@ -195,7 +195,7 @@ def summary(results: dict[str, Any]) -> str:
     return (
         f"Medians from one run of `./dev bench` on {machine['cores']} cores of {machine['CPU']}; "
         "in brackets: how many times better pyplue is, below 1 the other is ahead. All figures "
-        "with their spread, charts, versions and goals: [docs/benchmarks](docs/benchmarks/index.md).\n\n"
+        "with their spread, charts and versions: [docs/benchmarks](docs/benchmarks/index.md).\n\n"
         + table(["", "pyplue", "alternatives"], rows)
         + f"\n{tally(measured)}"
     )

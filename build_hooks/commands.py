@@ -132,13 +132,13 @@ class BdistWheel(bdist_wheel):
         platform = super().get_tag()[2] if triple is None else platforms.wheel_tag(triple)
         return "py3", "none", platform
 
-    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
-        super().egg2dist(egginfo_path, distinfo_path)
+    def write_wheelfile(self, wheelfile_base: str, *arguments: str) -> None:
+        super().write_wheelfile(wheelfile_base, *arguments)
         linked = static()
         if linked is None:
             return
         libssh, libcrypto = linked
-        licenses = Path(distinfo_path, "licenses")
+        licenses = Path(wheelfile_base, "licenses")
         for source, name in (
             (libssh / "COPYING", "libssh/COPYING"),
             (libssh / "BSD", "libssh/BSD"),

@@ -11,7 +11,10 @@ pub fn build(b: *std.Build) void {
     const target = b.standardTargetOptions(.{ .default_target = .{ .cpu_model = .baseline } });
     const optimize = b.standardOptimizeOption(.{});
     const strip = optimize != .Debug;
-    const static = static_libssh.paths(b);
+    const static = if (static_libssh.paths(b)) |paths|
+        static_libssh.build(b, target, paths)
+    else
+        null;
     const valgrind = b.option(
         bool,
         "valgrind",
@@ -48,7 +51,7 @@ fn module(
     optimize: std.builtin.OptimizeMode,
     strip: bool,
     valgrind: ?bool,
-    static: ?static_libssh.Paths,
+    static: ?static_libssh.Archives,
 ) *std.Build.Module {
     const result = b.createModule(.{
         .root_source_file = b.path(root),
@@ -61,8 +64,8 @@ fn module(
     const options = b.addOptions();
     options.addOption([:0]const u8, "version", manifest.version);
     result.addOptions("build_options", options);
-    if (static) |paths| {
-        static_libssh.link(b, result, paths);
+    if (static) |archives| {
+        archives.link(result);
     } else {
         result.linkSystemLibrary("ssh", .{ .use_pkg_config = .yes });
     }

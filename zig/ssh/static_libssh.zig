@@ -37,17 +37,18 @@ pub fn paths(b: *std.Build) ?Paths {
     };
 }
 
-/// Links libssh and libcrypto into `module`, with hidden symbols.
-pub fn link(b: *std.Build, module: *std.Build.Module, from: Paths) void {
-    module.linkLibrary(library(b, module.resolved_target.?, from));
-    module.addObjectFile(from.libcrypto.path(b, "lib/libcrypto.a"));
-}
+/// libssh with hidden symbols, and the libcrypto that it needs.
+pub const Archives = struct {
+    libssh: *std.Build.Step.Compile,
+    libcrypto: std.Build.LazyPath,
 
-fn library(
-    b: *std.Build,
-    target: std.Build.ResolvedTarget,
-    from: Paths,
-) *std.Build.Step.Compile {
+    pub fn link(archives: Archives, module: *std.Build.Module) void {
+        module.linkLibrary(archives.libssh);
+        module.addObjectFile(archives.libcrypto);
+    }
+};
+
+pub fn build(b: *std.Build, target: std.Build.ResolvedTarget, from: Paths) Archives {
     const module = b.createModule(.{
         .target = target,
         // Stack protectors and fortified calls, but not Zig's trap on undefined behaviour: a
@@ -137,7 +138,10 @@ fn library(
             "-w", // what compilers think of libssh is not for who builds this
         },
     });
-    return b.addLibrary(.{ .name = "ssh", .linkage = .static, .root_module = module });
+    return .{
+        .libssh = b.addLibrary(.{ .name = "ssh", .linkage = .static, .root_module = module }),
+        .libcrypto = from.libcrypto.path(b, "lib/libcrypto.a"),
+    };
 }
 
 /// A macro that is 1 or not defined at all.

@@ -102,11 +102,16 @@ pub const targets = struct {
             } else |_| known = now;
         }
         if (known) |before| if (!sameHeader(before, final)) return error.ChangedItsMind;
-        const header = switch (final catch return) {
-            .more => return,
+        const expected = modelHeader(bytes);
+        const result = final catch return if (expected != null) error.Refused;
+        const header = switch (result) {
+            .more => return if (expected != null) error.MoreThanWhole,
             .header => |header| header,
         };
-        if (header.len > bytes.len) return error.Length;
+        const known_header: proxy_protocol.Result = .{
+            .header = expected orelse return error.Accepted,
+        };
+        if (!sameHeader(final, known_header)) return error.Header;
         const source = header.source orelse return;
         // Written as a load balancer would, it is read as the same address.
         var buffer: [proxy_protocol.v1_max]u8 = undefined;
@@ -372,6 +377,82 @@ fn sameHeader(a: anytype, b: @TypeOf(a)) bool {
     if (x.header.len != y.header.len) return false;
     const from = x.header.source orelse return y.header.source == null;
     return from.eql(y.header.source orelse return false);
+}
+
+/// A whole header at the start of `bytes`, read with all of it in view; null for anything else.
+fn modelHeader(bytes: []const u8) ?proxy_protocol.Header {
+    const signature = "\r\n\r\n\x00\r\nQUIT\n";
+    if (std.mem.startsWith(u8, bytes, signature)) return modelV2(bytes);
+    const head = bytes[0..@min(bytes.len, proxy_protocol.v1_max)];
+    const end = std.mem.indexOf(u8, head, "\r\n") orelse return null;
+    if (std.mem.indexOfAny(u8, head[0..end], "\r\n") != null) return null;
+    var words: [6][]const u8 = @splat("");
+    var count: usize = 0;
+    var split = std.mem.splitScalar(u8, head[0..end], ' ');
+    while (split.next()) |word| : (count += 1) if (count < words.len) {
+        words[count] = word;
+    };
+    if (count < 2 or !std.mem.eql(u8, words[0], "PROXY")) return null;
+    if (std.mem.eql(u8, words[1], "UNKNOWN")) return .{ .len = end + 2, .source = null };
+    const is_v4 = std.mem.eql(u8, words[1], "TCP4");
+    if (count != 6 or !(is_v4 or std.mem.eql(u8, words[1], "TCP6"))) return null;
+    var addresses: [2]std.net.Address = undefined;
+    for (&addresses, words[2..4], words[4..6]) |*address, host, port| {
+        const value = std.fmt.parseInt(u16, port, 10) catch return null;
+        var buffer: [5]u8 = undefined;
+        const written = std.fmt.bufPrint(&buffer, "{d}", .{value}) catch return null;
+        if (!std.mem.eql(u8, port, written)) return null;
+        if (std.mem.indexOfScalar(u8, host, '%') != null) return null;
+        address.* = std.net.Address.parseIp(host, value) catch return null;
+        if ((address.any.family == std.posix.AF.INET) != is_v4) return null;
+    }
+    return .{ .len = end + 2, .source = addresses[0] };
+}
+
+fn modelV2(bytes: []const u8) ?proxy_protocol.Header {
+    if (bytes.len < 16) return null;
+    const len = 16 + @as(usize, bytes[14]) * 256 + bytes[15];
+    if (len > bytes.len or len > proxy_protocol.v2_max) return null;
+    if (bytes[12] == 0x20) return .{ .len = len, .source = null };
+    if (bytes[12] != 0x21 or bytes[13] & 15 > 2) return null;
+    const addresses: usize = switch (bytes[13] >> 4) {
+        0 => 0,
+        1 => 12,
+        2 => 36,
+        3 => 216,
+        else => return null,
+    };
+    if (len < 16 + addresses) return null;
+    var at: usize = 16 + addresses;
+    while (at < len) {
+        if (at + 3 > len) return null;
+        const start = at + 3;
+        const size = @as(usize, bytes[at + 1]) * 256 + bytes[at + 2];
+        if (start + size > len) return null;
+        if (bytes[at] == 3) {
+            if (size != 4) return null;
+            const claimed = std.mem.readInt(u32, bytes[start..][0..4], .big);
+            if (crc32c(bytes[0..len], start) != claimed) return null;
+        }
+        at = start + size;
+    }
+    const block = bytes[16..];
+    const source: ?std.net.Address = switch (bytes[13]) {
+        0x11 => .initIp4(block[0..4].*, @as(u16, block[8]) << 8 | block[9]),
+        0x21 => .initIp6(block[0..16].*, @as(u16, block[32]) << 8 | block[33], 0, 0),
+        else => null,
+    };
+    return .{ .len = len, .source = source };
+}
+
+/// A bit at a time, with zeros in the place of the four bytes at `zeros`.
+fn crc32c(bytes: []const u8, zeros: usize) u32 {
+    var crc: u32 = 0xffff_ffff;
+    for (bytes, 0..) |byte, i| {
+        crc ^= if (i >= zeros and i < zeros + 4) 0 else byte;
+        for (0..8) |_| crc = crc >> 1 ^ if (crc & 1 != 0) @as(u32, 0x82f6_3b78) else 0;
+    }
+    return ~crc;
 }
 
 fn v1Header(buffer: []u8, source: std.net.Address) ![]u8 {

@@ -4,7 +4,8 @@ The first half is warm-up: imports, caches and allocators fill up. Over the seco
 estimates of the rise that single peaks do not move must both exceed what is allowed: a fitted line
 (the median of the slopes between all pairs of samples, Theil and Sen) over the whole of it, and the
 median of its last quarter less that of its first. Allowed is a fixed amount for the figure, a share
-of its level, and three times the noise (the median distance from the fitted line).
+of its level, what is left of the settling after the start, and three times the noise (the median
+distance from the fitted line).
 """
 
 from __future__ import annotations
@@ -24,13 +25,18 @@ class Tolerance:
 
     absolute: float
     share: float = 0.0
+    settling: float = 0.0
+    """More in a half of a minute, and less the longer it is: half as much in one of two minutes."""
+
+    def allows(self, level: float, seconds: float) -> float:
+        return self.absolute + self.share * level + self.settling * 60 / max(60, seconds)
 
 
 TOLERANCES = {
     # What a process has allocated; no other process changes it.
-    "anonymous_kb": Tolerance(1024, 0.02),
+    "anonymous_kb": Tolerance(256, 0.005, 1024),
     # With the pages of files: those of libraries come as code is used, those of recordings do not.
-    "rss_kb": Tolerance(2048, 0.04),
+    "rss_kb": Tolerance(512, 0.01, 2048),
     "descriptors": Tolerance(1),
     "threads": Tolerance(1),
     "children": Tolerance(1),
@@ -68,6 +74,7 @@ def trend(times_s: Sequence[float], values: Sequence[float], tolerance: Toleranc
     quarter = len(points) // 4
     start = median(v for _, v in points[:quarter])
     end = median(v for _, v in points[-quarter:])
-    rise = min(slope * (points[-1][0] - points[0][0]), end - start)
-    allowed = tolerance.absolute + tolerance.share * start + NOISE_FACTOR * noise
+    seconds = points[-1][0] - points[0][0]
+    rise = min(slope * seconds, end - start)
+    allowed = tolerance.allows(start, seconds) + NOISE_FACTOR * noise
     return Trend(start, end, rise, allowed)

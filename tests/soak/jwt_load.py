@@ -124,8 +124,8 @@ def leak() -> None:
 def main() -> None:
     load = Load()
     load.watch("jwt", os.getpid())
-    rounds = [(lambda: python(load), 0.02)] * 2 + [(lambda: c_abi(load), 0.02)] * 2
-    rounds.append((lambda: process_secret(load), 0.02))
+    rounds = [(lambda: python(load), 0.01)] * 2 + [(lambda: c_abi(load), 0.01)] * 2
+    rounds.append((lambda: process_secret(load), 0.01))
     if load.leaking:
         rounds.append((leak, 0.2))
     load.run(*rounds)

@@ -256,12 +256,12 @@ class Soak:
         assert self.load_client is not None
         key = self.team.forge.keys["alice"].private
         for mode in ("fetch", "drop"):
-            self.load_client.run(self.server, mode, 12, key, 4)
+            self.load_client.run(self.server, mode, 24, key, 6)
         stranger = self.team.forge.keys["mallory"].private
         with self.load_client.running(self.server, "guess", 6, [stranger], 2) as process:
             _, _, let_in = self.load_client.result(process)
         self.load.check(let_in == 0, f"{let_in} logins by guessing")
-        self.load.count(logins=24, refused=6)
+        self.load.count(logins=48, refused=6)
 
     # ---- the end ----
 
@@ -296,14 +296,14 @@ def main() -> None:
         descriptors = soak.server.descriptors()
         load.watch("ssh clients", os.getpid())
         rounds: list[tuple[Callable[[], object], float]] = [
-            *((writer.round, 0.1) for writer in writers),
+            *((writer.round, 0.2) for writer in writers),
             (soak.permissions, 0.3),
             (soak.keys, 0.5),
             (soak.strangers, 0.03),
             (soak.stalls, 0.7),
         ]
         if soak.load_client:
-            rounds.append((soak.connections, 0.03))
+            rounds.append((soak.connections, 0.1))
         load.run(*rounds)
         load.attempt(lambda: soak.at_rest(descriptors))
         load.check(soak.server.end() == 0, "the server did not end well")

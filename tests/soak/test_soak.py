@@ -37,13 +37,22 @@ def test_noise_about_a_level_does_not_rise(level: float, noise: float):
     assert verdict and not verdict.rises
 
 
-@pytest.mark.parametrize("noise", [0, 50, 500])
+@pytest.mark.parametrize(("slope", "noise"), [(1, 0), (1, 50), (6, 500)])
 @pytest.mark.parametrize("level", [200, 40_000])
-def test_a_leak_rises(level: float, noise: float):
-    """Of 6 KB a second: 5 MB in the second half."""
-    verdict = trend(TIMES, noisy(level, noise, slope=6), TOLERANCES["anonymous_kb"])
+def test_a_leak_rises(level: float, slope: float, noise: float):
+    """Of a KB a second: 0.9 MB in the second half."""
+    verdict = trend(TIMES, noisy(level, noise, slope), TOLERANCES["anonymous_kb"])
     assert verdict and verdict.rises
-    assert verdict.rise == pytest.approx(6 * 900, rel=0.3)
+    assert verdict.rise == pytest.approx(slope * 900, rel=0.3)
+
+
+def test_a_start_that_settles_is_given_time():
+    """As much again in a minute as is too much in a quarter of an hour."""
+    short = [time_s / 60 for time_s in TIMES]
+    values = [20_000 + 1.4 * time_s for time_s in TIMES]
+    for times, rises in ((TIMES, True), (short, False)):
+        verdict = trend(times, values, TOLERANCES["anonymous_kb"])
+        assert verdict and verdict.rises == rises
 
 
 def test_what_settles_in_the_first_half_does_not_rise():

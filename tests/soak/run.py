@@ -95,6 +95,7 @@ class LoadProcess:
         print(f"soak: {self.module}: {what}", file=sys.stderr, flush=True)
 
     def stop(self) -> None:
+        """It ends in order, whether somebody waits for it or not."""
         self.process.stdin.close()
 
     def end(self) -> None:
@@ -102,18 +103,13 @@ class LoadProcess:
         try:
             status = self.process.wait(END_S)
         except subprocess.TimeoutExpired:
-            self.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
             return self.fail(f"the load did not end within {END_S:g} s, see {self.log}")
         self._reader.join(10)
         if status != 0 or not self.done:
             self.fail(f"the load ended with {status}, see {self.log}")
         return None
-
-    def kill(self) -> None:
-        """It and what it has started."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
 
 
 class Soak:
@@ -166,6 +162,9 @@ class Soak:
 
     def _look(self, now: float, table: Any) -> None:
         for load in self.loads:
+            if load.process.poll() is not None and load.module not in self.dead:
+                self.dead.add(load.module)
+                load.fail(f"the load has died after {now:.0f} s, see {load.log}")
             for name, pid in load.watched.items():
                 if name in self.dead:
                     continue
@@ -323,7 +322,7 @@ def main() -> int:
             soak.run(work)
         finally:
             for load in soak.loads:
-                load.kill()
+                load.stop()
     return 1 if soak.report() else 0
 
 

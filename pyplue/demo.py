@@ -1,6 +1,7 @@
 """`python -m pyplue demo`: each module does its main job once, and says at which rate.
 
-A step is a function that returns one line about what it did and raises when it did not work.
+A step is a function that returns one line about what it did and raises when it did not work, or
+`NotTried` when this machine lacks a program that is not pyplue's.
 """
 
 from __future__ import annotations
@@ -15,10 +16,15 @@ import sysconfig
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from pyplue import ffi, vt
 from pyplue.ratelimit import RateLimiter
+
+
+class NotTried(Exception):
+    """What is missing here, and how to get it."""
 
 
 def tokens() -> str:
@@ -132,6 +138,14 @@ def limits() -> str:
 
 def git_over_ssh() -> str:
     """Sets up a team with python -m pyplue.ssh; the real git pushes to its server and clones."""
+    missing = [name for name in ("git", "ssh", "ssh-keygen") if shutil.which(name) is None]
+    if missing:
+        raise NotTried(
+            f"needs {' and '.join(missing)}: apt-get install git openssh-client, or your system's "
+            "own way"
+        )
+    if find_spec("sqlalchemy") is None:
+        raise NotTried("needs SQLAlchemy for its users and keys: pip install 'pyplue[ssh]'")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         subprocess.run(
@@ -209,13 +223,21 @@ STEPS: list[tuple[str, Callable[[], str]]] = [
 
 
 def run() -> int:
-    """Runs every step; 0 when all worked, 1 otherwise."""
-    failed = 0
+    """Runs every step; 0 when all that could be tried worked, 1 otherwise."""
+    failed = not_tried = 0
     for name, step in STEPS:
         try:
             print(f"{name:10} {step()}", flush=True)
+        except NotTried as missing:
+            not_tried += 1
+            print(f"{name:10} not tried, {missing}", flush=True)
         except Exception as error:
             failed += 1
             print(f"{name:10} FAILED: {error}", flush=True)
-    print("All of it works on this machine." if not failed else f"{failed} of {len(STEPS)} failed.")
+    if failed:
+        print(f"{failed} of {len(STEPS)} failed.")
+    elif not_tried:
+        print(f"{len(STEPS) - not_tried} of {len(STEPS)} were tried, and work on this machine.")
+    else:
+        print("All of it works on this machine.")
     return 1 if failed else 0

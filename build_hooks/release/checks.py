@@ -80,13 +80,13 @@ def check_wheel(wheel: Path, target: Target) -> None:
         _expect(binary is not None, name, "not an executable file")
         library = libraries.get(name)
         if library is not None:
-            _check_exports(name, binary, {*library.symbols})
+            check_exports(name, binary, {*library.symbols})
         if isinstance(binary, lief.ELF.Binary):
-            _check_elf(name, binary, target)
+            check_elf(name, binary, target)
         else:
             _check_mach_o(name, binary, target)
         if "plue_ssh" not in name and not name.endswith("plue-ssh"):
-            _check_cpu(name, binary, "jwt" in name)
+            check_cpu(name, binary, "jwt" in name)
     if "linux-gnu" in target.triple:
         _check_auditwheel(wheel, target)
 
@@ -154,7 +154,7 @@ def _check_record(wheel: str, contents: dict[str, bytes], record: str) -> None:
         _expect(name == record or digest == f"sha256={actual.decode()}", name, "wrong in RECORD")
 
 
-def _check_exports(name: str, binary: lief.Binary, expected: set[str]) -> None:
+def check_exports(name: str, binary: lief.Binary, expected: set[str]) -> None:
     exported = {
         # Mach-O puts an underscore before every name of C.
         symbol.name.removeprefix("_") if isinstance(binary, lief.MachO.Binary) else symbol.name
@@ -164,7 +164,7 @@ def _check_exports(name: str, binary: lief.Binary, expected: set[str]) -> None:
     _expect(exported <= expected, name, f"also exports {sorted(exported - expected)[:5]}")
 
 
-def _check_elf(name: str, binary: lief.ELF.Binary, target: Target) -> None:
+def check_elf(name: str, binary: lief.ELF.Binary, target: Target) -> None:
     cpu, system, libc = target.triple.split("-")
     machine = {"x86_64": lief.ELF.ARCH.X86_64, "aarch64": lief.ELF.ARCH.AARCH64}[cpu]
     _expect(binary.header.machine_type == machine, name, "made for another CPU")
@@ -203,7 +203,7 @@ def _check_mach_o(name: str, binary: lief.MachO.Binary, target: Target) -> None:
     _expect(cpu != "aarch64" or binary.has_code_signature, name, "has no code signature")
 
 
-def _check_cpu(name: str, binary: lief.Binary, may_have_sha: bool) -> None:
+def check_cpu(name: str, binary: lief.Binary, may_have_sha: bool) -> None:
     """Nothing beyond the baseline CPU; in plue_jwt only SHA-256, which it chooses at run time."""
     allowed = {"SHA", "SSSE3", "SSE4_1", "sha256"} if may_have_sha else set()
     beyond = _beyond_baseline(binary) - allowed

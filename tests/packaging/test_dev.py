@@ -25,7 +25,7 @@ def dev(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.Com
 def test_help_names_every_command(flag: str):
     answer = dev(flag)
     assert answer.returncode == 0
-    for command in ("demo", "test", "check", "bench", "soak", "fuzz", "docs", "clean"):
+    for command in ("demo", "test", "check", "wheels", "bench", "soak", "fuzz", "docs", "clean"):
         assert f"  {command}" in answer.stdout
 
 

@@ -1,0 +1,67 @@
+"""Fresh Debian machines in folders: Python, git and ssh, and nothing that could compile.
+
+A machine is what debootstrap downloads, unpacked but not configured, entered with chroot in a
+network and a process table of its own. One for another CPU runs under qemu.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+PACKAGES = "python3,python3-venv,git,openssh-client"
+MOUNTS = """
+root=$1; shift
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+ip link set lo up
+exec chroot "$root" "$@"
+"""
+ENTER = ["unshare", "--mount", "--pid", "--fork", "--net", "sh", "-ec", MOUNTS, "sh"]
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+
+
+class Machine:
+    """A root folder with a Debian system of `architecture`, "amd64" or "arm64"."""
+
+    def __init__(self, folder: Path, architecture: str) -> None:
+        self.root = folder / architecture
+        command = ["debootstrap", "--foreign", f"--arch={architecture}", "--variant=minbase"]
+        command += [f"--include={PACKAGES}", "bookworm", str(self.root)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+        for package in sorted((self.root / "var/cache/apt/archives").glob("*.deb")):
+            subprocess.run(["dpkg-deb", "-x", package, self.root], check=True)
+        for name in ("passwd", "group"):
+            master = self.root / "usr/share/base-passwd" / f"{name}.master"
+            (self.root / "etc" / name).write_bytes(master.read_bytes())
+        if architecture == "arm64":
+            _run_arm_programs_with_qemu()
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Runs `command` on the machine; standard error comes with the output."""
+        return subprocess.run(
+            [*ENTER, str(self.root), *command],
+            env={
+                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+                "HOME": "/root",
+                "LANG": "C.UTF-8",
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def _run_arm_programs_with_qemu() -> None:
+    """Tells the kernel what Debian's qemu-user-static comes with, where nobody has."""
+    if not (BINFMT / "register").exists():
+        subprocess.run(["mount", "-t", "binfmt_misc", "none", BINFMT], check=True)
+    if not (BINFMT / "qemu-aarch64").exists():
+        rule = Path("/usr/lib/binfmt.d/qemu-aarch64.conf").read_bytes()
+        # One write is one rule.
+        file = os.open(BINFMT / "register", os.O_WRONLY)
+        os.write(file, rule.strip())
+        os.close(file)

@@ -212,18 +212,23 @@ class Soak:
                     )
         return found
 
-    def table(self) -> Iterator[list[str]]:
-        """What each process held at first, in the middle, at last and at most."""
+    def table(self, trends: dict[str, dict[str, Trend]]) -> Iterator[list[str]]:
+        """What each process held at first, in the middle, at last and at most; and how much memory
+        it takes in an hour, where the soak was long enough to say."""
         moments = ("first", "middle", "last", "most")
-        yield ["", "MB", "allocated", "", "", "resident", "descrip-", "tors", "", ""]
-        yield ["", *moments, "last", *moments]
+        yield ["", "MB", "allocated", "", "", "KB an", "resident", "descrip-", "tors", "", ""]
+        yield ["", *moments, "hour", "last", *moments]
         for name, seen in self.samples.items():
             looks = (seen[0], seen[len(seen) // 2], seen[-1])
             memory = [sample.anonymous_kb for sample in looks]
-            memory += [max(sample.anonymous_kb for sample in seen), seen[-1].rss_kb]
+            memory.append(max(sample.anonymous_kb for sample in seen))
+            one = trends.get(name, {}).get("anonymous_kb")
+            hourly = f"{one.rise * 7200 / self.seconds:,.0f}" if one and self.seconds > 500 else "-"
             descriptors = [sample.descriptors for sample in looks]
             descriptors.append(max(sample.descriptors for sample in seen))
-            yield [name, *(f"{kb / 1024:.1f}" for kb in memory), *map(str, descriptors)]
+            allocated = (f"{kb / 1024:.1f}" for kb in memory)
+            resident = f"{seen[-1].rss_kb / 1024:.1f}"
+            yield [name, *allocated, hourly, resident, *map(str, descriptors)]
 
     def report(self) -> list[str]:
         """Writes and prints it; the findings."""
@@ -254,7 +259,7 @@ class Soak:
         for load in self.loads:
             counts = ", ".join(f"{name} {count:,}" for name, count in load.counts.items())
             print(f"{load.module}: {counts}")
-        for row in self.table():
+        for row in self.table(trends):
             print("".join(f"{word:>10}" for word in row[1:]) + f"  {row[0]}")
         for finding in findings:
             print(f"FINDING {finding}")

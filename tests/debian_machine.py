@@ -41,14 +41,10 @@ class Machine:
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Runs `command` on the machine; standard error comes with the output."""
+        inside = {"PATH": "/usr/bin:/bin", "HOME": "/root", "LANG": "C.UTF-8", **environment}
+        words = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in inside.items())]
         return subprocess.run(
-            [*ENTER, str(self.root), *command],
-            env={
-                "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
-                "HOME": "/root",
-                "LANG": "C.UTF-8",
-                **environment,
-            },
+            [*ENTER, str(self.root), *words, *command],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -25,6 +25,9 @@ from build_hooks.release import libcrypto
 from build_hooks.release.targets import Target
 from pyplue import ffi
 
+# It grumbles about empty parts of Mach-O files; what matters here is raised as a CheckError.
+lief.logging.disable()
+
 SIZE_LIMIT = 6_000_000
 PROGRAMS = ("plue-jwt", "plue-ratelimit", "plue-ssh", "vibetunnel-fwd", "vt")
 LICENSES = ("LICENSE", "RELINKING.md", "libssh/COPYING", "libssh/BSD", "openssl/LICENSE.txt")
@@ -44,6 +47,10 @@ SSE SSE2 SYSCALL MULTIBYTENOP PAUSE CLFSH CET_IBT CET_SS
 _ARM_BEYOND = re.compile(
     r"(sha\d|aes|pmull|crc32|ld(add|clr|set|eor|[su](max|min))|cas|swp|[su]dot)"
 )
+_M1 = ("cas", "swp", "ldadd", "ldclr", "ldeor", "ldset", "crc32")
+_SHA = {"SHA", "SSSE3", "SSE4_1", "sha256"}
+# Names that Zig's linker gives to the parts of a Mach-O file.
+_LINKERS = {"__dso_handle", "_mh_dylib_header", "_mh_execute_header"}
 
 
 class CheckError(Exception):
@@ -85,8 +92,9 @@ def check_wheel(wheel: Path, target: Target) -> None:
             check_elf(name, binary, target)
         else:
             _check_mach_o(name, binary, target)
-        if "plue_ssh" not in name and not name.endswith("plue-ssh"):
-            check_cpu(name, binary, "jwt" in name)
+        # The SHA-256 of plue_jwt is chosen at run time. libcrypto has a check of its own.
+        if not re.search("plue.ssh", name):
+            check_cpu(name, binary, _SHA if "jwt" in name else set())
     if "linux-gnu" in target.triple:
         _check_auditwheel(wheel, target)
 
@@ -155,11 +163,12 @@ def _check_record(wheel: str, contents: dict[str, bytes], record: str) -> None:
 
 
 def check_exports(name: str, binary: lief.Binary, expected: set[str]) -> None:
-    exported = {
-        # Mach-O puts an underscore before every name of C.
-        symbol.name.removeprefix("_") if isinstance(binary, lief.MachO.Binary) else symbol.name
-        for symbol in binary.exported_symbols
-    }
+    if isinstance(binary, lief.MachO.Binary):
+        # What the loader finds; C's names have an underscore before them.
+        trie = binary.dyld_exports_trie or binary.dyld_info
+        exported = {export.symbol.name.removeprefix("_") for export in trie.exports} - _LINKERS
+    else:
+        exported = {symbol.name for symbol in binary.exported_symbols}
     _expect(expected <= exported, name, f"does not export {sorted(expected - exported)}")
     _expect(exported <= expected, name, f"also exports {sorted(exported - expected)[:5]}")
 
@@ -203,10 +212,12 @@ def _check_mach_o(name: str, binary: lief.MachO.Binary, target: Target) -> None:
     _expect(cpu != "aarch64" or binary.has_code_signature, name, "has no code signature")
 
 
-def check_cpu(name: str, binary: lief.Binary, may_have_sha: bool) -> None:
-    """Nothing beyond the baseline CPU; in plue_jwt only SHA-256, which it chooses at run time."""
-    allowed = {"SHA", "SSSE3", "SSE4_1", "sha256"} if may_have_sha else set()
-    beyond = _beyond_baseline(binary) - allowed
+def check_cpu(name: str, binary: lief.Binary, dispatched: set[str]) -> None:
+    """Nothing beyond the baseline CPU but the features in `dispatched`."""
+    beyond = _beyond_baseline(binary) - dispatched
+    if isinstance(binary, lief.MachO.Binary):
+        # Macs began with Core 2 and with the M1.
+        beyond -= {"SSE3", "SSSE3", "CMPXCHG16B"} if _is_x86(binary) else {*_M1}
     _expect(not beyond, name, f"has instructions of CPUs with {sorted(beyond)}")
 
 

@@ -41,8 +41,14 @@ no-ec2m no-gost no-dsa no-ml-dsa no-slh-dsa no-afalgeng
 # Zig brings no CommonCrypto for macOS; getentropy is there on every version since 10.12.
 _FLAGS = ["-fvisibility=hidden", "-O2", "-DOPENSSL_NO_APPLE_CRYPTO_RANDOM"]
 
-# Assembly knows no -fvisibility: below each `.globl x` sed writes a line that hides x.
+# For sed, as assembly knows no -fvisibility: below each `.globl x` it writes a line that hides x.
+# In Mach-O a common symbol cannot be hidden; the only one becomes a plain one.
 _HIDE = r"s/^[[:space:]]*\.globl[[:space:]]+([A-Za-z0-9_$.]+).*/&\n{directive} \1/"
+_HIDING = {
+    "linux": _HIDE.format(directive=".hidden"),
+    "macos": _HIDE.format(directive=".private_extern")
+    + r"; s/^\.comm[[:space:]]+([^,]+),([0-9]+),([0-9]+)/.zerofill __DATA,__bss,\1,\2,\3/",
+}
 _TOOLS = {
     "zig-cc": """\
 #!/bin/sh
@@ -59,7 +65,7 @@ exec {zig} cc -target {triple} -mcpu=baseline "$@"
 def built(triple: str) -> Path:
     """The folder with libcrypto for `triple`; compiled in about a minute when it is not there."""
     source = sources.unpacked(sources.OPENSSL)
-    recipe = [source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, _TOOLS, _HIDE]
+    recipe = [source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, _TOOLS, _HIDING[_system(triple)]]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     folder = sources.cache() / "libcrypto" / f"{key}-{triple}"
     if folder.exists():
@@ -72,18 +78,17 @@ def built(triple: str) -> Path:
 
 
 def _compile(triple: str, source: Path, work: Path) -> Path:
-    cpu, system = triple.split("-")[:2]
     # In a fixed place beside its sources: the paths that the compiler sees are always the same.
     (work / "openssl").symlink_to(source)
     build, tools = work / "build", work / "tools"
     build.mkdir()
-    _write_tools(tools, triple, "macos" in system)
+    _write_tools(tools, triple)
     environment = {
         **os.environ,
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "SOURCE_DATE_EPOCH": "0",  # OpenSSL writes the time of its build into the library
     }
-    configuration = _CONFIGURATIONS[cpu, system.partition(".")[0]]
+    configuration = _CONFIGURATIONS[triple.partition("-")[0], _system(triple)]
     names = ["CC=zig-cc", "AR=zig-ar", "RANLIB=zig-ranlib"]
     place = ["--prefix=/nonexistent", "--openssldir=/nonexistent", "--libdir=lib"]
     configure = [
@@ -112,11 +117,16 @@ def _compile(triple: str, source: Path, work: Path) -> Path:
     return result
 
 
-def _write_tools(folder: Path, triple: str, is_macos: bool) -> None:
+def _system(triple: str) -> str:
+    """ "linux" or "macos"."""
+    return triple.split("-")[1].partition(".")[0]
+
+
+def _write_tools(folder: Path, triple: str) -> None:
     """A compiler and an archiver by names without a path: OpenSSL keeps its compiler's name."""
     folder.mkdir()
-    hide = _HIDE.format(directive=".private_extern" if is_macos else ".hidden")
-    words = {"zig": shlex.quote(zig.compiler()), "triple": triple, "hide": shlex.quote(hide)}
+    hide = shlex.quote(_HIDING[_system(triple)])
+    words = {"zig": shlex.quote(zig.compiler()), "triple": triple, "hide": hide}
     for name, text in _TOOLS.items():
         (folder / name).write_text(text.format(**words))
         (folder / name).chmod(0o755)

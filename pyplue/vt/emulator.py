@@ -13,7 +13,10 @@ from pyte.screens import wcwidth
 
 from pyplue.vt.replay import ALTERNATE
 
-__all__ = ["Stream", "Terminal", "wcwidth"]
+__all__ = ["REFUSALS", "Stream", "Terminal", "wcwidth"]
+
+# What pyte raises at numbers that it did not expect.
+REFUSALS = (ArithmeticError, AssertionError, LookupError, NameError, TypeError, ValueError)
 
 
 class Terminal(pyte.Screen):
@@ -31,7 +34,7 @@ class Terminal(pyte.Screen):
         super().reset()
 
     def draw(self, data: str) -> None:
-        if data.isascii():
+        if data.isascii() and data.isprintable():
             self._last = data[-1]
             return super().draw(data)
         # pyte drops the rest of a text at a character without a width, and puts half of a wide one
@@ -182,3 +185,10 @@ class Stream(pyte.Stream):
         super().__init__(screen)
         # Character sets other than UTF-8's, for line drawing.
         self.use_utf8 = False
+
+    def _send_to_parser(self, data: str) -> bool:
+        """A sequence that pyte cannot take resets its parser, and what follows counts again."""
+        try:
+            return bool(super()._send_to_parser(data))
+        except REFUSALS:
+            return True  # plain text may follow

@@ -6,7 +6,6 @@ the rest is translated into sequences that it knows, or left out, here.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -18,8 +17,6 @@ from pyplue.vt.sequences import SEQUENCE, SequenceBuffer, number
 
 # A recording may say anything; VibeTunnel's server allows up to these.
 _MAX_COLS = _MAX_ROWS = 1000
-
-_REFUSALS = (ArithmeticError, AssertionError, LookupError, NameError, TypeError, ValueError)
 
 # Private modes that pyte knows and that people's terminals obey.
 _MODES = frozenset({5, 6, 7, 25, *ALTERNATE})
@@ -80,9 +77,7 @@ class Screen:
     def feed(self, text: str) -> None:
         """What the program wrote; sequences may be cut anywhere."""
         text = _SEQUENCE.sub(_for_pyte, self._buffer.feed(text))
-        # A sequence that pyte cannot take resets its parser; what follows counts again.
-        with contextlib.suppress(*_REFUSALS):
-            self._stream.feed(self._without_scrolled(text))
+        self._stream.feed(self._without_scrolled(text))
 
     def play(self, events: Iterable[Event]) -> None:
         """Output and resizes of a recording."""

@@ -12,14 +12,14 @@ import re
 # "Control Sequences" for BEL as the end of an OSC.
 SEQUENCE = re.compile(
     r"\x1b(?:"
-    r"\[(?P<csi>[0-?]*[ -/]*[@-~])"
+    r"\[(?P<csi>[ -?]*[@-~])"
     r"|\](?P<osc>[^\x07\x18\x1a\x1b]*)(?:\x07|\x1b\\|[\x18\x1a]|(?=\x1b[^\\]))"
     r"|(?P<string>[PX^_][^\x18\x1a\x1b]*)(?:\x1b\\|[\x18\x1a]|(?=\x1b[^\\]))"
-    r"|(?P<escape>[ -/]*[0-OQ-WYZ\\`-~])"
+    r"|(?P<escape>[ -/]+[0-~]|[0-OQ-WYZ\\`-~])"
     r")"
 )
 _UNFINISHED = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*|\][^\x07\x18\x1a\x1b]*\x1b?|[PX^_][^\x18\x1a\x1b]*\x1b?|[ -/]*)\Z"
+    r"\x1b(?:\[[ -?]*|\][^\x07\x18\x1a\x1b]*\x1b?|[PX^_][^\x18\x1a\x1b]*\x1b?|[ -/]*)\Z"
 )
 # Longer than this and unfinished, it is no sequence that anybody waits for.
 _LONGEST_UNFINISHED = 64 << 10
@@ -48,9 +48,16 @@ _OSC_HARMLESS = re.compile(
 # A terminal obeys control characters at once, also those within a sequence, and goes on with the
 # sequence (ECMA-48 does not say so; VT100s and all after them do). Not CAN, SUB, ESC: they end it.
 _CONTROLS = "\x00-\x17\x19\x1c-\x1f\x7f"
-_INTERRUPTED = re.compile(rf"\x1b(?:\[[0-?]*)?[ -/]*[{_CONTROLS}]")
-_WITH_CONTROLS = re.compile(rf"\x1b[{_CONTROLS} -/]*(?:\[[{_CONTROLS} -?]*)?")
 _CONTROL = re.compile(f"[{_CONTROLS}]")
+# The ESC of the next sequence ends a string, and any other sequence that is unfinished is nothing.
+_STRING = r"(?:\][^\x07\x18\x1a\x1b]*|[PX^_][^\x18\x1a\x1b]*)"
+_IRREGULAR = re.compile(
+    rf"\x1b(?:{_STRING}(?=\x1b[^\\])|(?:\[[ -?]*|[ -/]*)(?:[{_CONTROLS}]|(?=\x1b)))"
+)
+_BEGINNING = re.compile(
+    rf"\x1b(?:(?P<controls>[{_CONTROLS}]*)(?P<string>{_STRING})(?P<cut>(?=\x1b[^\\]))?"
+    rf"|(?:[{_CONTROLS}]*\[[{_CONTROLS} -?]*|[{_CONTROLS} -/]*)(?P<nothing>(?=\x1b))?)"
+)
 
 
 def number(digits: str) -> int:
@@ -69,8 +76,9 @@ class SequenceBuffer:
             text, self._held = self._held + text, ""
         if _C1.search(text):
             text = text.translate(_SEVEN_BITS)
-        if _INTERRUPTED.search(text):
-            text = _WITH_CONTROLS.sub(_controls_first, text)
+        # Here, where all of it is in view: what comes next may be held back.
+        if _IRREGULAR.search(text):
+            text = _BEGINNING.sub(_regular, text)
         # An unfinished sequence is at the very end: the last ESC, or the one before it.
         last = text.rfind("\x1b")
         if last >= 0:
@@ -84,9 +92,13 @@ class SequenceBuffer:
         return text
 
 
-def _controls_first(match: re.Match[str]) -> str:
+def _regular(match: re.Match[str]) -> str:
+    """Controls first, and an end for what has none."""
+    if match["string"] is not None:
+        end = "\x1b\\" if match["cut"] is not None else ""
+        return f"{match['controls']}\x1b{match['string']}{end}"
     controls = "".join(_CONTROL.findall(match[0]))
-    return controls + _CONTROL.sub("", match[0]) if controls else match[0]
+    return controls if match["nothing"] is not None else controls + _CONTROL.sub("", match[0])
 
 
 def without_queries(text: str) -> str:

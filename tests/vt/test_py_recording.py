@@ -459,6 +459,35 @@ def test_control_characters_within_a_sequence_do_not_hide_it(text: str, kept: st
         assert "".join(got) == f"a{kept}b"
 
 
+@pytest.mark.parametrize("query", ["\x1b]52;c;ZXZpbA==", "\x1b]11;?", "\x1bP+q544e"], ids=ascii)
+def test_a_query_that_the_next_sequence_ends_is_not_replayed(query: str) -> None:
+    text = f"a{query}\x1b[1mb"
+    for cut in range(len(text)):
+        buffer = SequenceBuffer()
+        got = [without_queries(buffer.feed(part)) for part in (text[:cut], text[cut:])]
+        assert "".join(got) == "a\x1b[1mb"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a\x01\x06b", "ab"),
+        ("a\x1b[;d\rb", "b"),
+        ("a\x1b/[b", "ab"),
+        ("a\x1bPq\x1b\x1b[1mb", "ab"),
+        ("a\x1b\x1b\x01b", "a"),
+        ("a\x1b]\x1b[\x00mb", "ab"),
+    ],
+    ids=ascii,
+)
+def test_a_sequence_that_is_none_hides_nothing_else(text: str, shown: str) -> None:
+    for cut in range(len(text)):
+        screen = vt.Screen(10, 2)
+        screen.feed(text[:cut])
+        screen.feed(text[cut:])
+        assert screen.text() == shown
+
+
 @pytest.mark.parametrize("text", HARMLESS, ids=ascii)
 def test_everything_else_is_replayed(text: str) -> None:
     assert without_queries(SequenceBuffer().feed(f"a{text}b")) == f"a{text}b"

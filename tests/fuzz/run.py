@@ -1,8 +1,9 @@
 """Fuzzes what reads untrusted bytes, led by coverage. `./dev fuzz` runs it; --help says how.
 
-The Zig targets are one program with LLVM's libFuzzer (libfuzzer.zig), the Python one is
-cast_reader.py on atheris, which is libFuzzer too. What a target has learnt stays in build/fuzz, and
-goes into corpus/, kept small, with --keep.
+The Zig targets are one program with LLVM's libFuzzer (libfuzzer.zig), the Python ones are
+cast_reader.py and screen.py on atheris, which is libFuzzer too. What a target has learnt stays in
+build/fuzz, and goes into corpus/, kept small, with --keep. Inputs there with a name of their own
+stay: what was found once, and what coverage does not tell apart.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ TARGETS = {
     "session_file": 1024,
     "config": 1024,
     "cast_reader": 2048,
+    "screen": 512,
 }
-PYTHON_TARGETS = {"cast_reader"}
+PYTHON_TARGETS = {"cast_reader", "screen"}
 # That a target's corpus has.
 MOST_INPUTS = 200
 
@@ -177,7 +179,7 @@ def keep(target: str) -> None:
         if len(merged) <= MOST_INPUTS:
             break
     for old in corpus.iterdir():
-        if not old.name.startswith("found-"):
+        if "-" not in old.name:
             old.unlink()
     for name, data in merged.items():
         (corpus / name).write_bytes(data)

@@ -145,13 +145,15 @@ pub const Report = struct {
     /// where a hook made several of it.
     fn find(report: *Report, request: *const Request, ref: []const u8) error{Malformed}!u32 {
         const commands = request.commands.items;
-        for ([_]u32{ report.next_command, report.next_command -| 1 }) |number| {
-            if (number >= commands.len) continue;
-            if (!std.mem.eql(u8, request.ref(commands[number]), ref)) continue;
-            report.next_command = number + 1;
+        const number = report.next_command;
+        if (number < commands.len and std.mem.eql(u8, request.ref(commands[number]), ref)) {
+            report.next_command += 1;
             return number;
         }
-        return error.Malformed;
+        const last = report.accepted.getLastOrNull() orelse return error.Malformed;
+        if (last.command + 1 != number) return error.Malformed;
+        if (!std.mem.eql(u8, request.ref(commands[last.command]), ref)) return error.Malformed;
+        return last.command;
     }
 
     /// The same for "<ref> SP <reason>": a refused name may have a space in it.
@@ -266,6 +268,8 @@ test "without a whole report nothing is certain" {
     try expectReport("broken", "report-status side-band-64k", "0004");
     try expectReport("broken", "report-status", "nonsense");
     try expectReport("broken refs/heads/a", "report-status", packetOf("ok refs/heads/a") ++ "0001");
+    try expectReport("broken refs/heads/a -1", "report-status", packetOf("ok refs/heads/a") ++
+        packetOf("ng refs/heads/b no") ++ packetOf("ok refs/heads/b"));
 }
 
 test "random damage never breaks the parser" {

@@ -192,12 +192,6 @@ pub extern fn ssh_channel_poll(channel: *Channel, is_stderr: c_int) c_int;
 pub extern fn ssh_channel_window_size(channel: *Channel) u32;
 pub extern fn ssh_channel_write(channel: *Channel, data: [*]const u8, len: u32) c_int;
 pub extern fn ssh_channel_write_stderr(channel: *Channel, data: [*]const u8, len: u32) c_int;
-pub extern fn ssh_channel_read_nonblocking(
-    channel: *Channel,
-    dest: [*]u8,
-    count: u32,
-    is_stderr: c_int,
-) c_int;
 pub extern fn ssh_channel_read_timeout(
     channel: *Channel,
     dest: [*]u8,

@@ -181,15 +181,18 @@ pub const Transfer = struct {
     /// Takes all that libssh has kept, at once: reading a part of it would open the window again
     /// and again while the rest piles up.
     fn takeUnread(transfer: *Transfer) void {
-        transfer.has_unread = false;
+        // From 0.12 on, this reads the socket too. Until all is taken, `receive` leaves what comes.
         const waiting = libssh.ssh_channel_poll(transfer.channel, 0);
+        defer transfer.has_unread = false;
         if (waiting <= 0) return; // an error shows up as the end of the session
         const count: usize = @intCast(waiting);
         const room = transfer.to_git.reserve(transfer.connection.allocator(), count) catch {
             return transfer.connection.end(.resources, "out of memory");
         };
         const len: u32 = @intCast(count);
-        const got = libssh.ssh_channel_read_nonblocking(transfer.channel, room.ptr, len, 0);
+        // The one read that leaves the socket alone when there is something: `room` and `count` hold.
+        const got = libssh.ssh_channel_read_timeout(transfer.channel, room.ptr, len, 0, 0);
+        std.debug.assert(got <= waiting);
         if (got <= 0) return;
         transfer.bytes_in += @intCast(got);
         transfer.connection.activity = true;

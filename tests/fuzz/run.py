@@ -75,7 +75,10 @@ def libfuzzer() -> Path:
         if name != "libclang_rt.fuzzer.a" or machine in path.parent.name
     ]
     if not found:
-        raise SystemExit("LLVM's libFuzzer is missing: ./dev fuzz installs it (libclang-rt-dev)")
+        raise SystemExit(
+            "no libFuzzer of LLVM in /usr/lib/llvm-*: ./dev fuzz is for Debian and Ubuntu, "
+            "where it installs libclang-rt-dev"
+        )
     return max(found, key=lambda path: int(re.search(r"llvm-(\d+)", str(path))[1]))
 
 

@@ -48,10 +48,12 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def release(targets: list[Target], out: Path) -> list[Path]:
-    """Makes and checks the files for `targets` in `out`, which is emptied before; returns them."""
+    """Makes and checks the files for `targets` in `out`, in place of an earlier release's there."""
     epoch = source_date_epoch()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
+    for pattern in ("pyplue-*.whl", "pyplue-*.tar.gz", "plue-*.tgz", "SHA256SUMS"):
+        for earlier in out.glob(pattern):
+            earlier.unlink()
     made = [build_sdist(out, epoch)]
     for target in targets:
         start = time.monotonic()

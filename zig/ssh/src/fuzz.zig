@@ -503,6 +503,15 @@ fn checkRule(rule: []const u8) !void {
     const everything = std.mem.eql(u8, pattern, "*");
     if (rules.allows(rule, "some/other", false) and !everything and
         !std.mem.startsWith(u8, pattern, "some/")) return error.RuleTooWide;
+    if (std.mem.endsWith(u8, pattern, "/*")) {
+        const folder = pattern[0 .. pattern.len - 2];
+        var buffer: [4096]u8 = undefined;
+        const inside = try std.fmt.bufPrint(&buffer, "{s}/x", .{folder});
+        if (!rules.allows(rule, inside, write)) return error.RuleTooNarrow;
+        const beside = try std.fmt.bufPrint(&buffer, "{s}x/y", .{folder});
+        if (rules.allows(rule, beside, false)) return error.RuleTooWide;
+        if (rules.allows(rule, folder, false)) return error.RuleTooWide;
+    }
     if (!everything and std.mem.indexOfScalar(u8, pattern, '*') == null) {
         if (!rules.allows(rule, pattern, false)) return error.RuleTooNarrow;
         if (rules.allows(rule, pattern, true) != write) return error.RuleWrite;

@@ -17,8 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pyplue.ssh import libssh_version
+from pyplue.ssh.doctor.advisories import is_bundled
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
+
+# What the server under test is built on: the system's libssh, or one of its own, as in a wheel.
+LIBSSH = tuple(map(int, libssh_version().partition("/")[0].split(".")))
+BUNDLED = is_bundled()
 
 # No test may hang: a command that takes longer has failed.
 COMMAND_TIMEOUT_S = float(os.environ.get("PLUE_SSH_COMMAND_TIMEOUT_S", "60"))

@@ -12,6 +12,11 @@ from functools import partial
 from pathlib import Path
 
 import paramiko
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from paramiko.message import Message
 
 from .forge import Key, Server
@@ -205,24 +210,37 @@ class SecurityKey:
     counter and the hash of what SSH wants signed.
     """
 
-    algorithm = "sk-ssh-ed25519@openssh.com"
-
-    def __init__(self, application: str = "ssh:", flags: int = 1) -> None:
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-        self._private = Ed25519PrivateKey.generate()
-        self._application, self._flags = application, flags
-        public = self._private.public_key().public_bytes_raw()
-        self.blob = string(self.algorithm) + string(public) + string(application)
+    def __init__(self, kind: str = "ed25519", flags: int = 1) -> None:
+        self._application, self._flags = "ssh:", flags
+        self.ecdsa = kind == "ecdsa"
+        if self.ecdsa:
+            self._private = ec.generate_private_key(ec.SECP256R1())
+            self.algorithm = "sk-ecdsa-sha2-nistp256@openssh.com"
+            form = Encoding.X962, PublicFormat.UncompressedPoint
+            public = string("nistp256") + string(self._private.public_key().public_bytes(*form))
+        else:
+            self._private = Ed25519PrivateKey.generate()
+            self.algorithm = "sk-ssh-ed25519@openssh.com"
+            public = string(self._private.public_key().public_bytes_raw())
+        self.blob = string(self.algorithm) + public + string(self._application)
+        self.line = f"{self.algorithm} {base64.b64encode(self.blob).decode()}"
 
     def signature(self, data: bytes) -> bytes:
         counter = bytes([self._flags]) + u32(7)
         application = hashlib.sha256(self._application.encode()).digest()
-        signed = self._private.sign(application + counter + hashlib.sha256(data).digest())
+        covered = application + counter + hashlib.sha256(data).digest()
+        if self.ecdsa:
+            numbers = decode_dss_signature(self._private.sign(covered, ec.ECDSA(SHA256())))
+            signed = b"".join(string(n.to_bytes(n.bit_length() // 8 + 1, "big")) for n in numbers)
+        else:
+            signed = self._private.sign(covered)
         return string(self.algorithm) + string(signed) + counter
 
     def log_in(self, client: RawClient) -> int:
+        """Offers the key, then signs with it, as ssh does."""
         client.request_auth()
+        client.offer(self.blob, self.algorithm)
+        client.expect(USERAUTH_PK_OK)
         body = b"".join(_publickey("git", True, self.algorithm, self.blob))
         data = string(client.transport.session_id) + bytes([USERAUTH_REQUEST]) + body
         client.send(USERAUTH_REQUEST, body, string(self.signature(data)))

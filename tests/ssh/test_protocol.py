@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .forge import Client, Forge, Server, serve
+from .forge import LIBSSH, Client, Forge, Server, serve
 from .raw_client import (
     CHANNEL_CLOSE,
     CHANNEL_DATA,
@@ -46,7 +46,8 @@ MESSAGES = int(os.environ.get("PLUE_SSH_MESSAGES", "48"))
 
 LOGIN_GRACE_S = 3
 
-EXEC = string("git-upload-pack 'alice/project'")
+COMMAND = "git-upload-pack 'alice/project'"
+EXEC = string(COMMAND)
 OPEN = (string("session"), u32(0), u32(1 << 20), u32(32768))
 
 pytestmark = pytest.mark.timeout(900)
@@ -432,7 +433,7 @@ def test_channel_messages_in_any_order(server, forge):
                 continue
 
 
-@pytest.mark.parametrize(("window", "packet"), [(0, 0), (0xFFFFFFFF, 0), (0, 0xFFFFFFFF), (1, 1)])
+@pytest.mark.parametrize(("window", "packet"), [(0, 0), (0xFFFFFFFF, 0), (0, 0xFFFFFFFF)])
 def test_odd_windows_and_packet_sizes(server, alice, window, packet):
     """CVE-2026-59843: a maximum packet size of zero."""
     server.expected_commands = 1
@@ -449,6 +450,26 @@ def test_odd_windows_and_packet_sizes(server, alice, window, packet):
     except Gone:  # the server has ended the connection, which is an answer too
         return
     alice.never(CHANNEL_DATA, within_s=0.3)
+
+
+def test_packets_of_one_byte(server, alice):
+    """libssh before 0.12.2 would write empty ones for ever: the connection is ended there."""
+    server.expected_commands = 2
+    usual = alice.run(COMMAND)[1]
+    channel = alice.open(number=1, window=3, packet=1)
+    if LIBSSH < (0, 12, 2):
+        with pytest.raises(Gone):
+            alice.expect(CHANNEL_DATA)
+        server.wait_for("disconnected", reason="protocol")
+        return
+    assert alice.request(channel, "exec", EXEC)
+    for count in (3, 20):
+        assert [alice.expect(CHANNEL_DATA)[1][8:] for _ in range(count)] == [
+            usual[place : place + 1] for place in range(count)
+        ]
+        alice.never(CHANNEL_DATA, within_s=0.3)
+        usual = usual[count:]
+        alice.send(WINDOW_ADJUST, u32(channel), u32(20))
 
 
 def test_more_data_than_the_window_allows_is_not_kept(server, alice):

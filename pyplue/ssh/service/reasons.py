@@ -63,6 +63,10 @@ _REASONS: dict[str, dict[str, Reason]] = {
             "the client could not prove that it owns the key",
             "see whether its private and public key files belong together",
         ),
+        "not_touched": Reason(
+            "a security key (sk-) signed without being touched",
+            "make a key without -O no-touch-required",
+        ),
         "method": Reason(
             "it tried a password or the like", "only public keys log in: give it one with key add"
         ),

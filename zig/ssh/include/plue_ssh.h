@@ -289,7 +289,8 @@ bool plue_ssh_push_done(uint32_t id);
  *                    descriptors)
  *   authenticated    user, principal, fingerprint, key_type
  *   auth_failed      reason: wrong_user | unknown_key | denied | timeout | queue_full | weak_key |
- *                    key_type | bad_signature | method; user, fingerprint, key_type, detail
+ *                    key_type | bad_signature | not_touched | method; user, fingerprint, key_type,
+ *                    detail
  *   command          principal, repository, service, write, channel
  *   command_refused  reason: syntax | service | path | denied | timeout | queue_full | not_found |
  *                    not_allowed | spawn | stopping | too_many_references | resources;

@@ -73,13 +73,20 @@ pub fn readMessages(connection: *Connection) void {
     if (!authentication.isPending() and requests_read > messages) refuseUnread(connection);
 }
 
+/// What touched.c says, in a libssh that was built with it.
+const not_touched_text = "security key was not touched";
+
 /// Answers the requests that libssh has swallowed: an unreadable key, or a wrong signature.
 fn refuseUnread(connection: *Connection) void {
-    connection.counters().authFailed(.bad_signature);
-    var buffer: [events.printable_max]u8 = undefined;
     const detail = connection.sessionError();
+    const reason: reasons.AuthFailure = if (std.mem.eql(u8, detail orelse "", not_touched_text))
+        .not_touched
+    else
+        .bad_signature;
+    connection.counters().authFailed(reason);
+    var buffer: [events.printable_max]u8 = undefined;
     connection.emit(.warning, "auth_failed", .{
-        .reason = @as([]const u8, @tagName(reasons.AuthFailure.bad_signature)),
+        .reason = @as([]const u8, @tagName(reason)),
         .detail = if (detail) |text| @as(?[]const u8, events.printable(text, &buffer)) else null,
     });
     countTry(connection);

@@ -22,6 +22,8 @@ pub const AuthFailure = enum {
     weak_key,
     key_type,
     bad_signature,
+    /// A security key (sk-) signed without anybody's touch.
+    not_touched,
     method,
 };
 

@@ -4,6 +4,7 @@ read to its end before its session is removed."""
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from pyplue.vt.prune import remove
 from soak.load import Load
 
 native = ffi.vt
+M_TRIM, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h
 
 # Answers a line with what was typed, and "many ..." with thousands of lines before that.
 ANSWERS = """echo ready
@@ -253,7 +255,17 @@ def left_behind(control: Path) -> list[str]:
     return found
 
 
+def give_back_at_once() -> None:
+    """Has glibc keep little of what the checks here have read and freed: whole recordings, by nine
+    threads, whose arenas would go up and down by megabytes and hide what the sessions take."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for parameter, value in ((M_ARENA_MAX, 1), (M_MMAP_THRESHOLD, 1 << 16), (M_TRIM, 1 << 16)):
+            libc.mallopt(parameter, value)
+
+
 def main() -> None:
+    give_back_at_once()
     load = Load()
     # A socket's path must be short.
     home = Path(tempfile.mkdtemp(prefix="vt.", dir="/tmp"))

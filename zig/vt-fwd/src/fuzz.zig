@@ -636,8 +636,15 @@ fn checkUpdated(arena: Allocator, old: std.json.ObjectMap, text: []const u8) !vo
     if (!std.mem.eql(u8, updated.get("exitCode").?.number_string, "-3")) return error.ExitCode;
     if (updated.get("command").?.array.items.len != 2) return error.Command;
     if (updated.get("gitRepoPath") != null) return error.NotRemoved;
-    const last = try json_object.find(text, "exitCode") orelse return error.Find;
-    if (last.integer() != -3) return error.Find;
+    const found = try json_object.find(text, "exitCode") orelse return error.Find;
+    if (found.integer() != -3) return error.Find;
+    var count: usize = 0;
+    var each: json_object.Members = undefined;
+    try each.init(text);
+    while (try each.next()) |member| {
+        for (new_fields) |field| count += @intFromBool(member.hasKey(field.key));
+    }
+    if (count != new_fields.len - 1) return error.OurKeyTwice;
 }
 
 fn isOurs(name: []const u8) bool {

@@ -158,6 +158,8 @@ class CastReader:
             return Event(self._time, "x", str(int(code)))
         if not isinstance(code, str) or not isinstance(data, str) or not abs(time) < _LONGEST_S:
             raise ValueError
+        if code == "x":  # the exit line's alone, whose data is a number
+            raise ValueError
         if not data.isascii():
             data = _SURROGATE.sub("\ufffd", data)
         self._time = float(time)

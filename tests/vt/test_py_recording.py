@@ -68,7 +68,7 @@ def test_a_recording_cut_anywhere_gives_what_is_whole_and_ends(home: Home) -> No
 def test_a_line_that_is_no_event_is_an_error_and_the_next_one_is_read(home: Home) -> None:
     bad = ["nonsense", "[1]", '[1,"o"]', "[]", "null", '["x","o","y"]', '[NaN,"o","y"]',
            '[1,2,"y"]', '[1,"o",2]', "[" * 100_000, '{"version":2}x' * 0 + '"text"', "[1,2",
-           '["exit","x","y"]']  # fmt: skip
+           '["exit","x","y"]', '[5,"x","a"]']  # fmt: skip
     for line in bad:
         session = made(home, HEADER, *output("a"), line, *output("b"), "", ["exit", 0, "made"])
         events = session.events()

@@ -79,7 +79,8 @@ class PushFeed:
     def finish(self, within_s: float) -> None:
         """No more will come: the thread hands over what is left, for so long, and ends."""
         ffi.ssh.plue_ssh_set_push_notify(None)
-        self._stop_at = time.monotonic() + within_s
+        # What the last gits have said is on its way: a moment for it even where nothing is drained.
+        self._stop_at = time.monotonic() + max(within_s, _LONGEST_WAIT_S)
         self._arrived.set()
 
     def join(self) -> None:

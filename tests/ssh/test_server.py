@@ -19,7 +19,7 @@ import pytest
 
 from pyplue.ssh import GitServer, Principal, SshConfigError, SshError, libssh_version
 
-from .forge import BUNDLED, Client, Forge, known_hosts
+from .forge import BUNDLED, LIBSSH, Client, Forge, known_hosts, serve
 
 
 class InProcess:
@@ -451,6 +451,40 @@ def test_python_m_pyplue_ssh_is_the_command():
     assert "libssh" in answer.stdout
 
 
+def spoken(client: Client) -> dict[str, str]:
+    """What ssh says of the key exchange: the server's offer, and what was agreed upon."""
+    said = client.ssh(options=("-vv", "-T")).stderr.decode()
+    offer = said[said.index("peer server KEXINIT proposal") :]
+    return {
+        "offered": re.search(r"KEX algorithms: (\S+)", offer)[1],
+        "agreed": re.search(r"kex: algorithm: (\S+)", said)[1],
+    }
+
+
+def test_the_key_exchange_withstands_quantum_computers_where_libssh_can(forge):
+    curve = ["curve25519-sha256", "curve25519-sha256@libssh.org"]
+    hybrid = ["mlkem768x25519-sha256"] if LIBSSH >= (0, 12) else []
+    theirs = subprocess.run(["ssh", "-Q", "kex"], capture_output=True, text=True, check=True)
+    with serve(forge) as server:
+        found = spoken(Client(server))
+    names = found["offered"].split(",")
+    assert [name for name in names if not name.startswith(("ext-", "kex-strict-"))] == [
+        *hybrid,
+        *curve,
+    ]
+    assert "kex-strict-s-v00@openssh.com" in names  # against Terrapin, CVE-2023-48795
+    common = [name for name in [*hybrid, *curve] if name in theirs.stdout.split()]
+    assert found["agreed"] == common[0]
+
+
+@pytest.mark.skipif(LIBSSH < (0, 12), reason="libssh before 0.12 has no sntrup761")
+def test_a_client_that_knows_only_the_older_exchange_against_quantum_computers(forge):
+    name = "sntrup761x25519-sha512@openssh.com"  # OpenSSH 8.5 to 9.8
+    with serve(forge, kex=f"{name},curve25519-sha256") as server:
+        assert spoken(Client(server))["agreed"] == name
+        assert Client(server).git("ls-remote", Client(server).url("alice/project"))
+
+
 def test_ssh_audit_finds_nothing_that_is_not_listed(start, need):
     """Each finding that stays has its reason here."""
     program = Path(need("ssh-audit"))
@@ -468,7 +502,7 @@ def test_ssh_audit_finds_nothing_that_is_not_listed(start, need):
             if worst:
                 found[algorithm["algorithm"]] = worst
     reasons = {
-        # libssh before 0.12 has no post-quantum key exchange; curve25519 is what is left.
+        # For clients that have nothing better, and for libssh before 0.12, which has not either.
         "curve25519-sha256": ["does not provide protection against post-quantum attacks"],
         "curve25519-sha256@libssh.org": [
             "does not provide protection against post-quantum attacks"

@@ -183,6 +183,7 @@ pub const targets = struct {
         if (words.len != read.argv.len) return error.Argv;
         for (words, read.argv) |word, ours| {
             if (!std.mem.eql(u8, word.string, ours)) return error.Argv;
+            if (std.mem.indexOfScalar(u8, ours, 0) != null) return error.Nul; // C would cut it
         }
         for (read.env orelse return) |entry| {
             const line = std.mem.span(entry);

@@ -26,7 +26,8 @@ _SEQUENCE = re.compile(rf"{SEQUENCE.pattern}|\x1b(?:\[[0-?]*)?[ -/]*")
 _PLAIN_CSI = re.compile(r"[0-9;]{0,256}[@-~]")
 _COLON_COLOUR = re.compile(r"([34]8):(?:(5):(\d+)|(2):(?:\d*:)?(\d+):(\d+):(\d+))[^;m]*")
 _UNDERLINE_COLOUR = re.compile(r"(?<![0-9])58;(?:5;\d+|2;\d+;\d+;\d+);?")
-_NOT_A_COLOUR = re.compile(r"\x1b(?!\[[0-9;]*m)")
+# SO and SI choose characters for what follows, as sequences do.
+_NOT_A_COLOUR = re.compile(r"[\x0e\x0f]|\x1b(?!\[[0-9;]*m)")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 

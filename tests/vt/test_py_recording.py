@@ -301,7 +301,7 @@ def test_a_resize_keeps_the_lines_at_the_cursor() -> None:
 
 def test_long_output_is_shown_as_if_nothing_were_left_out() -> None:
     rng = random.Random(4)
-    words = ["word ", "\x1b[31m", "\x1b[0m", "long " * 20, "\t", "é", "x\ry"]
+    words = ["word ", "\x1b[31m", "\x1b[0m", "long " * 20, "\t", "é", "x\ry", "\x0e", "\x0f"]
     for _ in range(40):
         lines = ["".join(rng.choices(words, k=rng.randrange(6))) for _ in range(rng.randrange(60))]
         text = rng.choice(["", "\x1b[2;4r", "\x1b[3;3Hx"]) + "\r\n".join(lines)

@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,6 +56,7 @@ MOST_INPUTS = 200
 class Result(NamedTuple):
     """What libFuzzer said at the end of a run."""
 
+    minutes: float
     executions: int
     per_second: int
     edges: int
@@ -137,6 +139,7 @@ def fuzz(target: str, seconds: float, learnt: Path, findings: Path) -> Result:
     findings.mkdir(parents=True, exist_ok=True)
     before = set(findings.iterdir())
     kept = [CORPUS / target] if (CORPUS / target).is_dir() else []
+    begin = time.monotonic()
     answer = start(
         target,
         *(learnt, *kept, f"-max_total_time={max(1, round(seconds))}"),
@@ -147,6 +150,7 @@ def fuzz(target: str, seconds: float, learnt: Path, findings: Path) -> Result:
     if answer.returncode != 0 and not found:
         raise SystemExit(f"{target} ended with {answer.returncode}:\n{log[-4000:]}")
     return Result(
+        minutes=(time.monotonic() - begin) / 60,
         executions=number(r"stat::number_of_executed_units:\s*(\d+)", log),
         per_second=number(r"stat::average_exec_per_sec:\s*(\d+)", log),
         edges=number(r"cov: (\d+)", log),
@@ -204,7 +208,7 @@ def report(target: str, minutes: float) -> bool:
     """Fuzzes and says what came of it. True when nothing was found."""
     result = fuzz(target, 60 * minutes, WORK / "learnt" / target, WORK / "findings")
     print(
-        f"{target:<17} {minutes:>5.1f} {result.executions:>12,} {result.per_second:>9,} "
+        f"{target:<17} {result.minutes:>5.1f} {result.executions:>12,} {result.per_second:>9,} "
         f"{result.edges:>6} {result.corpus:>7} {result.added:>6} {len(result.findings):>9}",
         flush=True,
     )

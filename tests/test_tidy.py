@@ -7,7 +7,7 @@ from source_tree import ROOT
 
 SOURCES = sorted(
     path
-    for pattern in ("build.zig", "zig/*/*.zig", "zig/*/src/**/*.zig")
+    for pattern in ("build.zig", "zig/*/*.zig", "zig/*/src/**/*.zig", "tests/fuzz/*.zig")
     for path in ROOT.glob(pattern)
 )
 LINE_LIMIT = 100

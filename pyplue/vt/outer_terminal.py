@@ -44,6 +44,7 @@ class OuterTerminal:
         self._modes: dict[int, bool] = {}
         self._left_behind: dict[str, None] = {}
         self._wake_read, self._wake_write = -1, -1
+        self._is_ending = False
         # Set by signals, cleared by who looks: the size may be another one; we were stopped.
         self.resized = False
         self.continued = False
@@ -122,8 +123,7 @@ class OuterTerminal:
         # The modes first: a second signal, or output that blocks, must not keep them.
         for number in self._saved_handlers:
             signal.signal(number, signal.SIG_IGN)
-        with contextlib.suppress(termios.error):  # the terminal is gone
-            termios.tcsetattr(self.stdin, termios.TCSANOW, self._saved_modes)
+        self._restore_modes()
         for number, handler in self._saved_handlers.items():
             signal.signal(number, handler)
         self._saved_handlers.clear()
@@ -145,6 +145,14 @@ class OuterTerminal:
         with contextlib.suppress(BlockingIOError):  # it is full: whoever waits is awake
             os.write(self._wake_write, b"\0")
 
-    @staticmethod
-    def _end(number: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+    def _restore_modes(self) -> None:
+        with contextlib.suppress(termios.error):  # the terminal is gone
+            termios.tcsetattr(self.stdin, termios.TCSANOW, self._saved_modes)
+
+    def _end(self, number: int, _frame: FrameType | None) -> None:
+        # A signal may come at any line, also on the way to `_restore` and in it: the first one has
+        # set the modes back before anything else can go wrong, and the others change nothing.
+        if not self._is_ending:
+            self._is_ending = True
+            self._restore_modes()
+            raise SystemExit(128 + number)

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -387,3 +388,20 @@ def test_a_musl_program_loads_every_library(files: Path, tmp_path: Path):
     for name in checks.PROGRAMS:
         answer = subprocess.run([package / "bin" / name, "--help"], capture_output=True, text=True)
         assert answer.returncode == 0, answer.stderr
+
+
+def test_the_wheel_passes_the_tests_of_the_git_server(files: Path, tmp_path: Path):
+    """With the libssh that is inside; the other libraries are the same code as in the tree."""
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    pip = [python, "-m", "pip", "install", "-q", "--no-index", "--no-deps"]
+    subprocess.run([*pip, wheel_of(files, "linux-x64")], check=True)
+    # What the tests need is there already; the source tree's pyplue is not in that folder.
+    [folder] = (tmp_path / "venv").glob("lib/python3.*/site-packages")
+    (folder / "test_packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    tests = ["tests/ssh", "tests/interop/test_ssh_clients.py"]
+    words = ["-q", "-p", "no:cacheprovider", "--reruns=2", *tests]
+    command = [sys.executable, ROOT / "tests" / "installed.py", "--python", python, *words]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout[-8000:]
+    assert f"libssh {sources.LIBSSH.upstream}" in done.stdout

@@ -58,7 +58,8 @@ static void guess(ssh_session session, int first) {
         int answer = try_key(session, keys[(first + i) % key_count]);
         atomic_fetch_add(&done, 1);
         if (answer == SSH_AUTH_SUCCESS) atomic_fetch_add(&let_in, 1);
-        if (answer != SSH_AUTH_DENIED) return;
+        /* libssh 0.12 says "denied" when it is disconnected meanwhile. */
+        if (answer != SSH_AUTH_DENIED || !ssh_is_connected(session)) return;
         if (atomic_fetch_sub(&left, 1) <= 0) return;
     }
     atomic_fetch_add(&failed, 1); /* the server never cut it off */

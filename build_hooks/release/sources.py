@@ -23,11 +23,15 @@ class SourceError(Exception):
 
 
 class Source(NamedTuple):
-    """One Debian source package; `files` are name and SHA-256, the upstream archive first."""
+    """One Debian source package; `files` are name and SHA-256, the upstream archive first.
+
+    `changes` are ours: file, text that stands there once, and what it becomes.
+    """
 
     package: str
     version: str
     files: tuple[tuple[str, str], ...]
+    changes: tuple[tuple[str, str, str], ...] = ()
 
     @property
     def upstream(self) -> str:
@@ -42,6 +46,15 @@ LIBSSH = Source(
         (
             "libssh_0.12.2.orig.tar.xz",
             "49560f677d96e3706a904ac2de1116e25f3680937d51e5c92198fcba4a1c1e9f",
+        ),
+    ),
+    # What a client may send before it hears from us: 4 MB instead of 2, or pushes from far away
+    # are slower than to OpenSSH's sshd. With older libssh, old_libssh.zig does the same.
+    changes=(
+        (
+            "src/channels.c",
+            "#define WINDOW_DEFAULT (64*CHANNEL_MAX_PACKET)",
+            "#define WINDOW_DEFAULT (128*CHANNEL_MAX_PACKET)",
         ),
     ),
 )
@@ -86,6 +99,11 @@ def unpacked(source: Source) -> Path:
         for archive in files[1:]:
             _unpack(archive, top)
             _patch(top)
+        for name, there, instead in source.changes:
+            text = (top / name).read_text()
+            if text.count(there) != 1:
+                raise SourceError(f"{name} of {tree.name} does not have '{there}' once")
+            (top / name).write_text(text.replace(there, instead))
         top.rename(tree)
     return tree
 

@@ -190,7 +190,7 @@ pub const Transfer = struct {
             return transfer.connection.end(.resources, "out of memory");
         };
         const len: u32 = @intCast(count);
-        // The one read that leaves the socket alone when there is something: `room` and `count` hold.
+        // The one read that leaves the socket alone when something is there: `room`, `count` hold.
         const got = libssh.ssh_channel_read_timeout(transfer.channel, room.ptr, len, 0, 0);
         std.debug.assert(got <= waiting);
         if (got <= 0) return;

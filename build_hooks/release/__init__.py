@@ -4,3 +4,7 @@
 zig cc for one target, `wheels` makes every file of a release from them, `archives` the archive for
 people without Python, `checks` looks at what came out. Nothing here is installed.
 """
+
+
+class ReleaseError(Exception):
+    """A release cannot be made. The text is for who makes it: what is wrong, and the cure."""

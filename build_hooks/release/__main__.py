@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from build_hooks.release import archives, checks, libcrypto, sources
+from build_hooks.release import ReleaseError, archives, checks, libcrypto, sources
 from build_hooks.release.targets import TARGETS, Target
 from build_hooks.zig import ROOT
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"no platform is called {unknown[0]}: {', '.join(known)}")
     try:
         made = release([known[name] for name in arguments.targets] or [*TARGETS], arguments.out)
-    except (sources.SourceError, checks.CheckError) as error:
+    except ReleaseError as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
     for path in made:
@@ -121,7 +121,7 @@ def _run(command: list[str], epoch: int) -> None:
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     if done.returncode != 0:
-        raise sources.SourceError(done.stdout)
+        raise ReleaseError(done.stdout)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import capstone
 import iced_x86
 import lief
 
-from build_hooks.release import libcrypto
+from build_hooks.release import ReleaseError, libcrypto
 from build_hooks.release.targets import Target
 from pyplue import ffi
 
@@ -53,7 +53,7 @@ _SHA = {"SHA", "SSSE3", "SSE4_1", "sha256"}
 _LINKERS = {"__dso_handle", "_mh_dylib_header", "_mh_execute_header"}
 
 
-class CheckError(Exception):
+class CheckError(ReleaseError):
     """A file of the release is not what it has to be."""
 
 

@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from build_hooks import zig
-from build_hooks.release import sources
+from build_hooks.release import ReleaseError, sources
 
 # OpenSSL's names of the systems. Its own compiler flags for them are the baseline CPU's; faster
 # instructions are in assembly and picked at run time.
@@ -107,7 +107,7 @@ def _compile(triple: str, source: Path, work: Path) -> Path:
         )
         if done.returncode != 0:
             said = (done.stdout + done.stderr)[-4000:]
-            raise sources.SourceError(f"{said}\nlibcrypto for {triple}: {command[0]} failed")
+            raise ReleaseError(f"{said}\nlibcrypto for {triple}: {command[0]} failed")
     result = work / "result"
     (result / "lib").mkdir(parents=True)
     shutil.copyfile(build / "libcrypto.a", result / "lib" / "libcrypto.a")

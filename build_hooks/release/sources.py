@@ -17,9 +17,11 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from build_hooks.release import ReleaseError
 
-class SourceError(Exception):
-    """A source is missing or not the one that was pinned. The text says what to do."""
+
+class SourceError(ReleaseError):
+    """A source is missing or not the one that was pinned."""
 
 
 class Source(NamedTuple):

@@ -4,7 +4,7 @@
 
 FILE is that environment's Python, this one when left out. It needs pyplue and what the tests need:
 `FILE -m pip install 'WHEEL[jwt,ratelimit,ssh,postgres,vt,vt-svg]' --group test`. The other
-arguments go to pytest; without any, all tests of what is installed run.
+arguments go to pytest; unless they name tests, all of what is installed run.
 
 They run in a copy of the source tree that has no Python package, no libraries and no executables of
 its own: what is not in the wheel is not there.
@@ -68,7 +68,8 @@ def main() -> int:
         environment["PATH"] = os.pathsep.join(
             [found["scripts"], str(ROOT / "bun/node_modules/.bin"), environment["PATH"]]
         )
-        command = [python, "-m", "pytest", *(words or TESTS)]
+        named = any((ROOT / word.partition("::")[0]).exists() for word in words)
+        command = [python, "-m", "pytest", *words, *([] if named else TESTS)]
         return subprocess.run(command, cwd=tree, env=environment, check=False).returncode
 
 

@@ -400,7 +400,7 @@ def test_the_wheel_passes_the_tests_of_the_git_server(files: Path, tmp_path: Pat
     [folder] = (tmp_path / "venv").glob("lib/python3.*/site-packages")
     (folder / "test_packages.pth").write_text(sysconfig.get_path("purelib") + "\n")
     tests = ["tests/ssh", "tests/interop/test_ssh_clients.py"]
-    words = ["-q", "-p", "no:cacheprovider", "--reruns=2", *tests]
+    words = ["-q", "-n2", "--dist=loadfile", "--reruns=2", *tests]
     command = [sys.executable, ROOT / "tests" / "installed.py", "--python", python, *words]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-8000:]

@@ -101,7 +101,8 @@ class Limit:
         key: Whose request it is; None for a request that this limit does not concern.
         count: "all" requests, or only "failed" or "successful" ones. A request is counted when it
             comes and given back when its response shows that it should not have been, so that
-            many at once cannot slip through together.
+            many at once cannot slip through together. With the default key "failed" counts every
+            failed request of a client, a page that is not there too.
         failed: What a failed response is, by its status. An exception is a status of 500; a client
             that leaves before it has an answer stays counted.
         cost: How much of the limit a request takes.

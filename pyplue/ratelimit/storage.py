@@ -203,8 +203,8 @@ class AsyncPlueStorage(
     limits.aio.storage.MovingWindowSupport,
     limits.aio.storage.SlidingWindowCounterSupport,
 ):
-    """`PlueStorage` for limits' asynchronous strategies. No call takes longer than a microsecond
-    or two, hence none leaves the event loop."""
+    """`PlueStorage` for limits' asynchronous strategies. Calls only touch memory, hence none
+    leaves the event loop."""
 
     STORAGE_SCHEME = ["async+plue"]  # noqa: RUF012
 

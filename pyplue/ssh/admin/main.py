@@ -25,6 +25,7 @@ a first team:
   python -m pyplue.ssh key add alice ~/.ssh/id_ed25519.pub
   python -m pyplue.ssh repo create alice/project
   python -m pyplue.ssh user add bob
+  python -m pyplue.ssh key add bob bob.pub
   python -m pyplue.ssh access grant alice/project bob read
   python -m pyplue.ssh serve --host 0.0.0.0
 

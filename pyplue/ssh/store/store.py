@@ -24,8 +24,8 @@ class Store:
 
     Args:
         database: A file for SQLite, or a URL: "sqlite:///FILE", "postgresql://USER@HOST/NAME",
-            which needs pyplue[postgres]. Missing tables are created; those of Plue are used as
-            they are.
+            which needs pyplue[postgres]. Missing tables are created; those of an existing Plue
+            forge are used as they are.
         repositories: Directory of the repositories, for what makes, moves or serves them.
         poll_s: Seconds between two questions of a running server whether something has changed.
         max_stale_s: Seconds for which a running server goes on with what it has read while the

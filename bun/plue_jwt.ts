@@ -242,7 +242,10 @@ export class Key {
     return output.toString("latin1", 0, length);
   }
 
-  /** The claims of a valid token. Throws a JwtError for every other one. */
+  /**
+   * The claims of a valid token. Throws a JwtError for every other one. Without options `aud`, `iss`
+   * and `sub` are not compared: a token for another audience passes.
+   */
   verify(token: string, options?: VerifyOptions): Claims {
     if (options !== undefined) return verifyWithKeys(token, [this], options).claims;
     if (typeof token !== "string") throw new JwtError("segments");
@@ -453,7 +456,10 @@ export function sign(payload: Claims, expiresIn: number | string = "7d"): string
   return current.sign(payload, { expiresIn });
 }
 
-/** The claims of a token that is valid under the secret of `init`. Throws a JwtError otherwise. */
+/**
+ * The claims of a token that is valid under the secret of `init`. Throws a JwtError otherwise. `aud`,
+ * `iss` and `sub` are the caller's to compare.
+ */
 export function verify(token: string): Claims {
   if (!current) throw new JwtError("no_secret");
   return current.verify(token);

@@ -59,7 +59,8 @@ def sign(payload: Mapping[str, Any], expires_in: str | float | timedelta | None 
 def verify(token: str | bytes) -> dict[str, Any] | None:
     """The claims of a valid token, or None for every other token.
 
-    `aud` is left to the caller. To learn why a token is refused use `decode`.
+    `aud`, `iss` and `sub` are left to the caller: a token for another audience passes. To learn why
+    a token is refused use `decode`.
 
     Raises:
         InvalidKeyError: `init` was not called.

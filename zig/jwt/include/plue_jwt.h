@@ -15,7 +15,8 @@
  * What verification checks, in this order: size; exactly three segments; header (canonical
  * base64url of one JSON object, "alg" exactly HS256, no "crit", no "b64":false, "kid" and "typ"
  * strings, none of these twice); the signature, in constant time; and only then the payload (one
- * JSON object, valid UTF-8, no registered claim twice) and iat, nbf, exp against the clock.
+ * JSON object, valid UTF-8, no registered claim twice) and iat, nbf, exp against the clock. aud,
+ * iss and sub are the caller's to compare: a token for another audience passes.
  */
 #ifndef PLUE_JWT_H
 #define PLUE_JWT_H

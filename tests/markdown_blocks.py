@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from source_tree import ROOT
 
-GUIDES = sorted(ROOT.glob("docs/guides/*.md"))
+# Their readers begin in an empty folder with the files of a release.
+GUIDES = [*sorted(ROOT.glob("docs/guides/*.md")), ROOT / "docs" / "migrating.md"]
 PAGES = [
     *sorted(ROOT.glob("*.md")),
     *sorted(ROOT.glob("docs/**/*.md")),

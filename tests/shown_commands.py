@@ -20,12 +20,15 @@ OTHERS = {
     "cd",
     "cp",
     "curl",
+    "echo",
     "git",
+    "install",
     "pip",
     "python3",
     "sha256sum",
     "systemctl",
     "tar",
+    "tee",
     "useradd",
 }
 
@@ -49,8 +52,9 @@ def check(words: list[str], module: Path | None) -> None:
     `module` is the folder whose build.zig a `zig build` is about; None for the root.
     """
     while re.fullmatch(r"\w+=.*|sudo", words[0]):
-        words = words[1:]
-    program, *rest = words
+        words = words[3:] if words[:2] == ["sudo", "-u"] else words[1:]
+    # Where the guides install for services.
+    program, *rest = [words[0].removeprefix("/opt/plue/bin/"), *words[1:]]
     if program == "./dev":
         assert re.search(rf"^  {rest[0]}\b", help_of("./dev"), re.MULTILINE), words
     elif program == "zig":
@@ -60,7 +64,7 @@ def check(words: list[str], module: Path | None) -> None:
             assert re.search(rf"[| ]{re.escape(package)}[| \n]", dev()), (
                 f"{package} is not in ./dev"
             )
-    elif words[:2] == ["python", "-m"]:
+    elif program == "python" and rest[0] == "-m":
         check_options(rest[2:], [sys.executable, "-m", rest[1]])
     elif program in OURS:
         check_options(rest, [program])

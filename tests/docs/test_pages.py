@@ -1,8 +1,8 @@
 """What the shell blocks of all pages do, and that no block of any page goes unchecked.
 
 The blocks of a page run as its reader would run them: pasted into one shell, in order, in one
-folder. A guide (docs/guides) gets the files of a release, and a PATH without anything of this
-source tree: what it does not install is not there.
+folder. A guide gets the files of a release, and a PATH without anything of this source tree: what
+it does not install is not there.
 """
 
 from __future__ import annotations
@@ -120,11 +120,11 @@ def running(words: list[str], **options: object) -> Iterator[subprocess.Popen[by
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def run_page(page: Path, work: Path, environment: dict[str, str], rename: Callable[[str], str]):
+def run_page(page: Path, work: Path, environment: dict[str, str]):
     out = work.parent / "out"
     out.mkdir()
     move = on_free_ports()
-    text = move(rename(script_of(page, out)))
+    text = move(script_of(page, out))
     with running(["sh", "-ec", text], cwd=work, env=environment, stdin=subprocess.DEVNULL) as shell:
         deadline = time.monotonic() + SECONDS
         # Its end, and not that of what it has left in the background.
@@ -196,44 +196,22 @@ def test_a_guide_does_what_it_says_on_a_clean_machine(
     work = short_tmp / "work"
     work.mkdir()
     text = page.read_text()
-    names: dict[re.Pattern[str], str] = {}
-    for pattern, fixture in ((WHEEL, "wheel"), (ARCHIVE, "archive")):
-        if pattern.search(text):
-            path = request.getfixturevalue(fixture)
-            shutil.copy(path, work)
-            names[pattern] = path.name
-
-    def rename(script: str) -> str:
-        for pattern, name in names.items():
-            script = pattern.sub(name, script)
-        return script
-
+    for name, fixture in (("/pyplue-*.whl", "wheel"), ("plue-*.tgz", "archive")):
+        if name in text:
+            shutil.copy(request.getfixturevalue(fixture), work)
     environment = environment_of(short_tmp / "home", clean_path(short_tmp / "bin", need))
-    run_page(page, work, environment, rename)
+    run_page(page, work, environment)
 
 
 # ---- other pages: everything is installed --------------------------------------------------------
 
 
-@pytest.fixture
-def installed(short_tmp: Path, archive: Path) -> Path:
-    """A folder with the npm packages of bun/, the archive as `plue`, and VibeTunnel's server."""
-    work = short_tmp / "work"
-    modules = work / "node_modules"
-    modules.mkdir(parents=True)
-    interop = ROOT / "tests" / "interop" / "vibetunnel" / "node_modules"
-    for package in [*(ROOT / "bun" / "node_modules").iterdir(), interop / "vibetunnel"]:
-        (modules / package.name).symlink_to(package)
-    subprocess.run(["tar", "xzf", archive, "-C", short_tmp], check=True)
-    (short_tmp / "package").rename(modules / "plue")
-    return work
-
-
 @pytest.mark.timeout(SECONDS + 60)
 @pytest.mark.parametrize("page", [page for page in SCRIPTS if page not in GUIDES], ids=page_id)
-def test_a_pages_shell_blocks_do_what_they_say(page: Path, installed: Path, short_tmp: Path):
-    environment = environment_of(short_tmp / "home", os.environ["PATH"])
-    run_page(page, installed, environment, lambda text: text)
+def test_a_pages_shell_blocks_do_what_they_say(page: Path, short_tmp: Path):
+    work = short_tmp / "work"
+    work.mkdir()
+    run_page(page, work, environment_of(short_tmp / "home", os.environ["PATH"]))
 
 
 # ---- blocks that are not run ---------------------------------------------------------------------

@@ -17,6 +17,9 @@ from pyplue.ssh.errors import SshRefusedError
 
 RSA_MIN_BITS = 2048
 RSA_MAX_BITS = 16384
+# blob_max of zig/ssh/src/public_key.zig: one key that the library's table refuses would keep all
+# others from being put in force. Only RSA exponents and the applications of sk- keys are so long.
+BLOB_MAX = 4096
 COMMENT_MAX = 255
 TEXT_MAX = 1 << 20
 """Longest text that `read_keys` takes, in characters: some thousand keys."""
@@ -111,6 +114,10 @@ def parse_key(line: str) -> PublicKey:
         blob = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise SshRefusedError("the base64 is damaged: copy the whole line again") from None
+    if len(blob) > BLOB_MAX:
+        raise SshRefusedError(
+            f"the key is longer than {BLOB_MAX} bytes: make a new one with ssh-keygen -t ed25519"
+        )
     comment = words[2].strip() if len(words) > 2 else ""
     if not comment.isprintable():
         comment = "".join(c for c in comment if c.isprintable())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import subprocess
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pyplue import ffi
 from pyplue.ssh import SshRefusedError
-from pyplue.ssh.public_keys import TEXT_MAX, parse_blob, parse_key, read_keys
+from pyplue.ssh.public_keys import BLOB_MAX, TEXT_MAX, TYPES, parse_blob, parse_key, read_keys
 
 from .forge import Forge, make_key
 
@@ -204,6 +206,70 @@ def test_lines_end_as_anywhere():
     for end in ("\n", "\r\n", "\r"):
         lines = read_keys(f"{ED25519} a{end}{end}{SK} b{end}")
         assert [(one.number, one.key.comment) for one in lines] == [(1, "a"), (3, "b")]
+
+
+# ---- the library's table takes what is taken here ------------------------------------------------
+
+
+def table_takes(text: str) -> bool:
+    """Otherwise this one key would keep all others from being put in force."""
+    table = json.dumps([{"principal": "alice", "keys": [text]}])
+    taken: bool = ffi.ssh.plue_ssh_keys_replace(table.encode())
+    ffi.ssh.plue_ssh_keys_clear()
+    return taken
+
+
+MODULUS = b"\0" + (1 << 2047 | 1).to_bytes(256, "big")
+# By type, what follows its name; None is of any length.
+PARTS = {
+    "ssh-ed25519": (bytes(32),),
+    "ecdsa-sha2-nistp256": (b"nistp256", b"\4" + bytes(64)),
+    "ecdsa-sha2-nistp384": (b"nistp384", b"\4" + bytes(96)),
+    "ecdsa-sha2-nistp521": (b"nistp521", b"\4" + bytes(132)),
+    "ssh-rsa": (None, MODULUS),
+    "sk-ssh-ed25519@openssh.com": (bytes(32), None),
+    "sk-ecdsa-sha2-nistp256@openssh.com": (b"nistp256", b"\4" + bytes(64), None),
+}
+
+
+def with_free(kind: str, free: int) -> str:
+    """A key whose part of any length has so many bytes; an exponent is odd."""
+    fill = b"\1" * free
+    return line(kind, *(fill if part is None else part for part in PARTS[kind]))
+
+
+@pytest.mark.parametrize("kind", [kind for kind, parts in PARTS.items() if None in parts])
+def test_a_key_is_as_long_as_in_the_library_at_most(kind: str):
+    empty = len(base64.b64decode(with_free(kind, 0).split()[1]))
+    longest, longer = (with_free(kind, BLOB_MAX + more - empty) for more in (0, 1))
+    assert len(parse_key(longest).blob) == BLOB_MAX
+    assert table_takes(longest)
+    with pytest.raises(SshRefusedError, match="longer than 4096 bytes: make a new one"):
+        parse_key(longer)
+    assert not table_takes(longer)
+
+
+@st.composite
+def nearly_keys(draw: st.DrawFn) -> str:
+    """Keys of all types, and those that are wrong in a part, in the type or at the end."""
+    kind = draw(st.sampled_from(TYPES))
+    free = draw(st.integers(0, 64) | st.integers(3700, 4200))
+    text = with_free(kind, free)
+    if draw(st.booleans()):
+        return text
+    blob = bytearray(base64.b64decode(text.split()[1]))
+    at = draw(st.integers(0, len(blob) - 1))
+    blob[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return f"{draw(st.sampled_from((kind, *TYPES)))} {base64.b64encode(blob).decode()}"
+
+
+@given(nearly_keys())
+def test_the_library_takes_every_key_that_is_taken_here(text: str):
+    try:
+        key = parse_key(text)
+    except SshRefusedError:
+        return
+    assert table_takes(key.line)
 
 
 WORDS = st.sampled_from(

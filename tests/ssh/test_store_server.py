@@ -23,6 +23,7 @@ from pyplue.ssh.store.snapshot import _usable
 from .big_team import fill
 from .forge import Client, Forge, commit, known_hosts, short_path
 from .postgres import Postgres
+from .test_store_public_keys import line as key_line
 
 THE_STATED_SECOND = 1.0
 
@@ -574,13 +575,17 @@ def test_writes_of_another_database_or_table_read_nothing_again(
 # ---- what is in the database may be wrong ----------------------------------------------------
 
 
+# A security key's application may be any text; the library's table takes 4096 bytes of a key.
+TOO_LONG = key_line("sk-ssh-ed25519@openssh.com", bytes(32), b"ssh:" + b"a" * 5000)
+
+
 def test_rows_that_are_not_clearly_right_let_nobody_in(
     forge: Forge, store: Store, database: str, caplog: pytest.LogCaptureFixture
 ):
     line = forge.keys["mallory"].line
     bad = [
         f"command=\"x\" {line}", "ssh-ed25519 AAAA", "", "ssh-rsa " + line.split()[1], line[:-6],
-        line + "\n" + forge.keys["bob"].line, "\x00", "ssh-dss AAAA",
+        line + "\n" + forge.keys["bob"].line, "\x00", "ssh-dss AAAA", TOO_LONG,
     ]  # fmt: skip
     with store.database.writing() as connection:
         from sqlalchemy import insert

@@ -619,6 +619,19 @@ def test_an_sqlite_file_is_its_owners_alone(tmp_path: Path):
         store.users.all()
 
 
+def test_a_file_that_may_not_be_written_is_explained(tmp_path: Path, monkeypatch):
+    Store(tmp_path / "forge.sqlite")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may
+    with pytest.raises(SshDatabaseError, match="is away: Permission denied"):
+        Store(tmp_path / "forge.sqlite")
+
+
+def test_a_link_to_an_sqlite_file_that_is_missing_makes_it_there(tmp_path: Path):
+    (tmp_path / "link").symlink_to(tmp_path / "forge.sqlite")
+    Store(tmp_path / "link").users.add("alice")
+    assert (tmp_path / "forge.sqlite").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_database_that_is_busy_is_waited_for(tmp_path: Path):
     store = Store(tmp_path / "forge.sqlite")
     other = sqlite3.connect(tmp_path / "forge.sqlite", check_same_thread=False)

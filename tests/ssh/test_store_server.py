@@ -500,6 +500,22 @@ def test_an_sqlite_file_is_away_replaced_and_back(
     assert len(away_lines(caplog)) == 2
 
 
+def test_opening_a_store_takes_nobodys_locks(tmp_path: Path):
+    """Without them another process believes to be the last one, and removes the -wal in use."""
+    path = tmp_path / "forge.sqlite"
+    store = Store(path)
+    store.users.add("alice")
+    watch = store.watch()
+    watch.load()
+    Store(path)
+    for name in ("first", "second"):
+        new = f"INSERT INTO repositories (user_id, name) VALUES (1, '{name}')"
+        elsewhere(f"sqlite:///{path}", new)
+        watch.refresh()
+        assert watch.allows("alice", f"alice/{name}", True)
+        assert watch.status()["available"]
+
+
 def test_nothing_starts_without_a_database(forge: Forge, tmp_path: Path):
     path = tmp_path / "forge.sqlite"
     store = make_store(str(path), tmp_path, forge)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,10 +72,21 @@ class Database:
         return self._engine.connect()
 
     def create_file(self) -> None:
-        """An SQLite file that is missing is made, for its owner alone."""
-        if self.path is not None:
-            with _file_errors(self.path):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        """An SQLite file that is missing is made, for its owner alone.
+
+        One that is there is not opened: closing it would drop all locks on it that SQLite holds in
+        this process (fcntl(2)). The next program to use it would then believe to be the last one,
+        and remove the -wal that the others go on with.
+        """
+        if self.path is None:
+            return
+        with _file_errors(self.path):
+            try:
+                new = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+                os.close(os.open(os.path.realpath(self.path), new, 0o600))
+            except FileExistsError:
+                if not os.access(self.path, os.R_OK | os.W_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
@@ -153,6 +166,8 @@ def _check_file(path: Path) -> None:
     """SQLite would make a file that is missing, and go on with nobody in it."""
     with _file_errors(path):
         mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if mode & 0o002:
         raise SshDatabaseError(f"everybody can write the database {path}: chmod 600 {path}")
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -514,6 +516,49 @@ def test_opening_a_store_takes_nobodys_locks(tmp_path: Path):
         watch.refresh()
         assert watch.allows("alice", f"alice/{name}", True)
         assert watch.status()["available"]
+
+
+def test_an_sqlite_file_is_replaced_in_one_step(forge: Forge, tmp_path: Path):
+    """As by mv: the old one's -wal stays behind, full of pages that are not the new one's."""
+    path = tmp_path / "forge.sqlite"
+    store = make_store(str(path), tmp_path, forge)
+    other = Store(tmp_path / "other.sqlite")
+    for name in ("alice", "carol"):
+        other.users.add(name)
+    other.keys.add("alice", forge.keys["alice-ecdsa"].line)
+    watch = store.watch()
+    watch.load()
+    store.users.add("bob")
+    assert (tmp_path / "forge.sqlite-wal").stat().st_size
+    os.link(path, tmp_path / "old.sqlite")
+    (tmp_path / "other.sqlite").rename(path)
+    watch.refresh()
+    assert watch._snapshot.keys == {"alice": (forge.keys["alice-ecdsa"].line,)}
+    assert not watch.allows("alice", "alice/project", False)
+    elsewhere(f"sqlite:///{path}", "DELETE FROM ssh_keys")
+    watch.refresh()
+    assert watch._snapshot.keys == {}
+    assert [user.name for user in store.users.all()] == ["alice", "carol"]
+    old = Store(tmp_path / "old.sqlite").users
+    assert [user.name for user in old.all()] == ["alice", "bob"]
+
+
+def test_an_sqlite_file_that_others_use_is_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("pyplue.ssh.store.database.BUSY_TIMEOUT_S", 0.1)
+    path = tmp_path / "forge.sqlite"
+    store = Store(path)
+    watch = store.watch()
+    watch.load()
+    store.users.add("alice")
+    Store(tmp_path / "other.sqlite")
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM users").fetchall()
+        (tmp_path / "other.sqlite").rename(path)
+        watch.refresh()
+    assert "the database was replaced while it was in use" in caplog.text
 
 
 def test_nothing_starts_without_a_database(forge: Forge, tmp_path: Path):

@@ -8,12 +8,14 @@ Both need no more than the right to read.
 from __future__ import annotations
 
 import secrets
+import sqlite3
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from pyplue.ssh.errors import SshDatabaseError
+from pyplue.ssh.events import logger
 from pyplue.ssh.store.database import Database, reading
 from pyplue.ssh.store.schema import Tables, look
 from pyplue.ssh.store.snapshot import Snapshot, read_snapshot
@@ -25,6 +27,8 @@ class Changes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._connection: sa.Connection | None = None
+        # The file that the connection is on: one put in its place is another database.
+        self._identity: tuple[int, int] | None = None
         self._tables: Tables | None = None
         self._marker: object = None
         self._digest: object = None
@@ -48,11 +52,25 @@ class Changes:
         connection, self._connection = self._connection, None
         self._marker = self._digest = None
         if connection is not None:
+            if self._is_replaced():
+                _empty_wal(connection)
             connection.invalidate()
             connection.close()
 
+    def _is_replaced(self) -> bool:
+        """Whether another SQLite file, or none, is where ours was."""
+        try:
+            return _identity(self._database.path) != self._identity
+        except SshDatabaseError:
+            return True
+
     def _poll(self) -> Snapshot | None:
+        # Before the file is opened: what is put in its place in between is noticed the next time.
+        identity = _identity(self._database.path)
+        if identity != self._identity:
+            self.close()
         if self._connection is None:
+            self._identity = identity
             self._connection = self._database.connect()
             with reading(self._connection):
                 self._tables = look(self._connection)
@@ -70,11 +88,9 @@ class Changes:
         return snapshot
 
     def _sqlite_marker(self) -> object:
-        path, connection = self._database.path, self._connection
-        assert path is not None and connection is not None  # noqa: S101
-        with reading(connection):
-            # A file put in the place of this one is another database.
-            return (_identity(path), _scalar(connection, "PRAGMA data_version"))
+        assert self._connection is not None  # noqa: S101
+        with reading(self._connection):
+            return _scalar(self._connection, "PRAGMA data_version")
 
     def _snapshot_id(self) -> object:
         assert self._connection is not None  # noqa: S101
@@ -92,12 +108,31 @@ class Changes:
         return connection.execute(sa.select(*sums)).one()
 
 
-def _identity(path: Path) -> tuple[int, int]:
+def _identity(path: Path | None) -> tuple[int, int] | None:
+    """Which file it is; None for a database that is none."""
+    if path is None:
+        return None
     try:
         found = path.stat()
     except OSError as error:
         raise SshDatabaseError(f"the database {path} is away: {error.strerror}") from error
     return found.st_dev, found.st_ino
+
+
+def _empty_wal(connection: sa.Connection) -> None:
+    """Moves what the -wal beside a replaced file holds into that file, wherever it is now: whoever
+    opens the new file would take those pages for its own."""
+    sqlite = connection.connection.driver_connection
+    assert sqlite is not None  # noqa: S101
+    try:
+        left = sqlite.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error:
+        left = True
+    if left:
+        logger.error(
+            "the database was replaced while it was in use, and what is read may be mixed with the "
+            "old one: stop all that use it and put it in place again"
+        )
 
 
 def _scalar(connection: sa.Connection, query: str) -> Any:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 
 from pyplue import ffi
-from pyplue.ssh.events import logger
+from pyplue.ssh.events import log_failure
 
 Authenticate = Callable[[str, str], "str | None"]
 Authorize = Callable[[str, str, bool], bool]
@@ -63,8 +63,9 @@ class Callbacks:
             if len(name) >= capacity:
                 raise ValueError(f"a principal has at most {capacity - 1} bytes, not {len(name)}")
             ffi.write(out, name + b"\0")
-        except Exception:
-            logger.exception("authenticate failed for %s, which is refused", fingerprint.decode())
+        except BaseException:  # which would leave the library with whatever is in its memory
+            shown = fingerprint.decode(errors="replace")
+            log_failure("authenticate failed for %s, which is refused", shown)
             return False
         else:
             return True
@@ -78,10 +79,8 @@ class Callbacks:
             allowed = self._authorize(principal.decode(), repository.decode(), write)
             if not isinstance(allowed, bool):
                 raise TypeError(f"authorize returned {type(allowed).__name__}, not bool")
-        except Exception:
-            logger.exception(
-                "authorize failed for %s on %s, which is refused", principal, repository
-            )
+        except BaseException:  # as above
+            log_failure("authorize failed for %s on %s, which is refused", principal, repository)
             return False
         else:
             return allowed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import threading
@@ -25,6 +26,13 @@ _LEVELS = {
 # The time is in the log record, the level is its level.
 _NOT_IN_TEXT = frozenset({"event", "level", "time"})
 _LONGEST_WAIT_S = 1.0
+
+
+def log_failure(message: str, *arguments: object) -> None:
+    """Logs the exception under way, for those who must go on after it: what the host's logging
+    handlers raise in turn has nowhere to go."""
+    with contextlib.suppress(BaseException):
+        logger.exception(message, *arguments)
 
 
 class EventLog:

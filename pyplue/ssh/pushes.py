@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyplue import ffi
-from pyplue.ssh.events import RECORD_MAX, logger
+from pyplue.ssh.events import RECORD_MAX, log_failure, logger
 
 _LONGEST_WAIT_S = 1.0
 
@@ -106,8 +106,8 @@ class PushFeed:
                     return
                 try:
                     self._on_push(_push(notice))
-                except Exception:
-                    logger.exception(
+                except BaseException:  # no sys.exit() or cancelled task may end this thread
+                    log_failure(
                         "on_push failed for a push to %s; it is not repeated", notice["repository"]
                     )
                 ffi.ssh.plue_ssh_push_done(notice["id"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ctypes
 import json
 import logging
 import os
@@ -17,7 +19,11 @@ from pathlib import Path
 
 import pytest
 
-from pyplue.ssh import GitServer, Principal, SshConfigError, SshError, libssh_version
+from pyplue import ffi
+from pyplue.ssh import GitServer, Principal, Push, SshConfigError, SshError, libssh_version
+from pyplue.ssh.callbacks import Callbacks
+from pyplue.ssh.events import logger
+from pyplue.ssh.pushes import PushFeed
 
 from .forge import BUNDLED, LIBSSH, Client, Forge, known_hosts, serve
 
@@ -134,6 +140,68 @@ def test_what_is_not_true_allows_nothing(start, answer, caplog):
     )
     assert not read(client)
     assert "not bool" in caplog.text
+
+
+class FailingLog(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise SystemExit
+
+
+@pytest.mark.parametrize("log_fails", [False, True])
+@pytest.mark.parametrize("raised", [asyncio.CancelledError, SystemExit, KeyboardInterrupt])
+def test_whatever_a_function_raises_is_a_no(raised, log_fails, caplog, monkeypatch):
+    """Called as the library does: what is left to ctypes is printed, and no answer is given."""
+
+    def fail(*_: object) -> None:
+        raise raised
+
+    left: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", left.append)
+    handler = FailingLog() if log_fails else logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        callbacks = Callbacks(fail, fail)
+        name = ffi.buffer(256)
+        address = ctypes.addressof(name)
+        line, fingerprint = b"ssh-ed25519 AAAA", b"SHA256:me"
+        let_in = callbacks._authenticate_pointer(b"git", line, fingerprint, address, 256)
+        allowed = callbacks._authorize_pointer(b"alice", b"alice/project", True)
+    finally:
+        logger.removeHandler(handler)
+    assert (let_in, allowed, left) == (False, False, [])
+    assert not callbacks.running_here()
+    if not log_fails:
+        assert "authenticate failed for SHA256:me, which is refused" in caplog.text
+        assert "authorize failed for b'alice'" in caplog.text
+
+
+@pytest.mark.parametrize("log_fails", [False, True])
+def test_whatever_on_push_raises_the_next_push_is_told(log_fails, caplog, monkeypatch):
+    fields = ("repository", "path", "principal", "address", "fingerprint", "updates")
+    notices = [
+        {**dict.fromkeys(fields, ""), "confirmed": True, "connection": 1, "time": 0, "id": number}
+        for number in range(3)
+    ]
+    told: list[Push] = []
+    done: list[int] = []
+
+    def on_push(push: Push) -> None:
+        told.append(push)
+        raise SystemExit
+
+    feed = PushFeed(on_push)
+    monkeypatch.setattr(feed, "_next", lambda: notices.pop(0) if notices else None)
+    monkeypatch.setattr(ffi.ssh, "plue_ssh_push_done", done.append, raising=False)
+    monkeypatch.setattr(feed, "_stop_at", time.monotonic() + 60)
+    handler = FailingLog() if log_fails else logging.NullHandler()
+    logger.addHandler(handler)
+    try:
+        feed._run()
+    finally:
+        logger.removeHandler(handler)
+    assert len(told) == 3
+    assert done == [0, 1, 2]
+    assert log_fails or "on_push failed" in caplog.text
 
 
 def test_an_answer_that_comes_too_late_is_a_no(start):

@@ -10,12 +10,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from pyplue.ssh import GitServer, SshConfigError, SshDatabaseError, SshError
@@ -23,7 +25,7 @@ from pyplue.ssh.store import Store, changes
 from pyplue.ssh.store.snapshot import _usable
 
 from .big_team import fill
-from .forge import Client, Forge, commit, known_hosts, short_path
+from .forge import Client, Forge, commit, free_port, known_hosts, short_path
 from .postgres import Postgres
 from .test_store_public_keys import line as key_line
 
@@ -631,6 +633,64 @@ def test_writes_of_another_database_or_table_read_nothing_again(
     elsewhere(database, "UPDATE users SET is_active = false")
     watch.refresh()
     assert snapshots == [1]
+
+
+class Standby(Postgres):
+    """A copy of `primary` that follows it and can only be read."""
+
+    def __init__(self, primary: Postgres, pg_basebackup: str) -> None:
+        self._program, self._who = primary._program, primary._who
+        self._directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self._directory.chmod(0o711)
+        self.data = self._directory / "data"
+        self.data.mkdir(mode=0o700)
+        if self._who:
+            os.chown(self.data, self._who["user"], self._who["group"])
+        source = primary.url("postgres")
+        subprocess.run(
+            [pg_basebackup, "-d", source, "-D", self.data, "-R", "-c", "fast", "--no-sync"],
+            check=True, capture_output=True, cwd="/", **self._who,
+        )  # fmt: skip
+        self.port = free_port()
+        self.start()
+
+    def has_all_of(self, primary: Postgres) -> bool:
+        with (
+            psycopg.connect(primary.url("postgres")) as there,
+            psycopg.connect(self.url("postgres")) as here,
+        ):
+            (end,) = there.execute("SELECT pg_current_wal_lsn()").fetchone()
+            query = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+            return here.execute(query, (end,)).fetchone()[0]
+
+
+def test_a_standby_misses_no_change(
+    forge: Forge, postgres: Postgres, tmp_path: Path, need: Callable[[str], str]
+):
+    """Its pg_current_snapshot() stays as it is when a transaction ends that is neither the oldest
+    nor the newest."""
+    database = postgres.new_database()
+    store = make_store(database, tmp_path, forge)
+    store.users.add("bob")
+    elsewhere(database, "CREATE TABLE other (x INT)")
+    standby = Standby(postgres, need("pg_basebackup"))
+    try:
+        url = standby.url(database.rpartition("/")[2])
+        watch = Store(url).watch()
+        watch.load()
+        with psycopg.connect(database) as oldest, psycopg.connect(database) as change:
+            oldest.execute("INSERT INTO other VALUES (1)")
+            change.execute("DELETE FROM ssh_keys")
+            elsewhere(database, "INSERT INTO other VALUES (2)")
+            eventually(lambda: standby.has_all_of(postgres))
+            watch.refresh()
+            assert "alice" in watch._snapshot.keys
+            change.commit()
+            eventually(lambda: standby.has_all_of(postgres))
+            watch.refresh()
+            assert watch._snapshot.keys == {}
+    finally:
+        standby.remove()
 
 
 # ---- what is in the database may be wrong ----------------------------------------------------

@@ -2,7 +2,8 @@
 
 SQLite counts the commits of others in `PRAGMA data_version`. PostgreSQL's `pg_current_snapshot()`
 moves with every transaction that writes; then a digest of our rows says whether it was about them.
-Both need no more than the right to read.
+On a standby it may stand still, and the digest is asked for every time. Both need no more than the
+right to read.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Changes:
         assert tables is not None  # noqa: S101 (for the type checker)
         # The marker is taken before the rows: a change in between is read again, never missed.
         marker = self._sqlite_marker() if self._database.is_sqlite else self._snapshot_id()
-        if marker == self._marker:
+        if marker is not None and marker == self._marker:
             return None
         with reading(connection):
             digest = None if self._database.is_sqlite else self._rows_digest(connection, tables)
@@ -93,9 +94,14 @@ class Changes:
             return _scalar(self._connection, "PRAGMA data_version")
 
     def _snapshot_id(self) -> object:
+        """None on a standby: there it lists no transactions under way, and stays as it is when one
+        ends that is neither the oldest nor the newest."""
         assert self._connection is not None  # noqa: S101
         with reading(self._connection):
-            return _scalar(self._connection, "SELECT pg_current_snapshot()::text")
+            return _scalar(
+                self._connection,
+                "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_snapshot()::text END",
+            )
 
     def _rows_digest(self, connection: sa.Connection, tables: Tables) -> object:
         """A number for all rows of the four tables, in the columns that we read."""

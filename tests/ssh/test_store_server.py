@@ -414,6 +414,22 @@ def test_keys_that_cannot_be_put_in_force_are_not_forgotten(
         watch.stop()
 
 
+def test_what_is_read_before_it_can_be_put_in_force_is_not_forgotten(forge: Forge, tmp_path: Path):
+    """By somebody who asks for a refresh while the server starts."""
+    store = make_store(str(tmp_path / "forge.sqlite"), tmp_path, forge, poll_s=0.05)
+    watch = store.watch()
+    in_force = [watch.load()]
+    store.keys.remove_all("alice")
+    watch.refresh()
+    watch.start(in_force.append)
+    try:
+        eventually(lambda: in_force[-1] == {}, 5)
+        time.sleep(0.2)
+        assert len(in_force) == 2  # once, and not at every question
+    finally:
+        watch.stop()
+
+
 def test_a_database_that_is_back_wins_over_a_refusal_under_way(forge: Forge, tmp_path: Path):
     """Otherwise nobody could log in until some key changes."""
     store = make_store(str(tmp_path / "forge.sqlite"), tmp_path, forge, poll_s=0.1, max_stale_s=0.3)

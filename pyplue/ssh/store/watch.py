@@ -48,6 +48,8 @@ class Watch:
         self._poll_s = poll_s
         self._max_stale_s = max_stale_s
         self._snapshot = Snapshot()
+        # What the server has, which is not the snapshot's while there is no `apply`, or it fails.
+        self._applied: Mapping[str, Sequence[str]] = {}
         self._error = ""
         self._away_since = 0.0
         self._refusing = False
@@ -66,7 +68,8 @@ class Watch:
             asked_at = time.monotonic()
             self._snapshot = self._changes.poll() or Snapshot()
             self._confirmed_at, self._error, self._refusing = asked_at, "", False
-            return self._snapshot.keys
+            self._applied = self._snapshot.keys
+            return self._applied
 
     def start(self, apply: ApplyKeys) -> None:
         """Goes on in the background: `apply` gets the keys whenever they change."""
@@ -143,10 +146,10 @@ class Watch:
                 self._failed(error)
 
     def _put_in_force(self, snapshot: Snapshot) -> None:
-        apply = self._apply
-        changed = snapshot is not self._snapshot and snapshot.keys != self._snapshot.keys
-        if apply and (changed or self._refusing):
-            apply(snapshot.keys)
+        apply, keys = self._apply, snapshot.keys
+        if apply and keys is not self._applied and keys != self._applied:
+            apply(keys)
+            self._applied = keys
         self._snapshot = snapshot
 
     def _failed(self, error: Exception) -> None:
@@ -168,6 +171,7 @@ class Watch:
                 return
             if apply := self._apply:
                 apply({})
+                self._applied = {}
             self._refusing = True
             logger.error(
                 "everybody is refused until the database is back: %s",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import shutil
 import subprocess
 import sys
@@ -33,3 +34,13 @@ def test_the_unit_runs_a_command_that_is_one(tmp_path: Path):
     answer = run(*words[2:], PLUE_SSH_STATE=str(tmp_path), PLUE_SSH_DATABASE="mysql://x/y")
     assert answer.returncode == 2
     assert "no database at a mysql: URL" in answer.stderr
+
+
+def test_systemd_goes_on_trying_to_start_it():
+    """Its defaults give up after five starts, which take half a second each without a database."""
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read(UNIT)
+    assert unit["Unit"]["StartLimitIntervalSec"] == "0"
+    assert unit["Service"]["Restart"] == "on-failure"
+    assert float(unit["Service"]["RestartSec"]) >= 1

@@ -17,7 +17,8 @@ pub const Slot = struct {
     const word_count = 2 * @sizeOf(sha256.State) / @sizeOf(u64);
     const Words = [word_count]u64;
 
-    /// Copies the key of this generation; false when the slot holds another, or none.
+    /// Copies the key of this generation; false, and nothing is copied, when the slot holds another
+    /// or none.
     fn read(slot: *const Slot, generation: u32, key: *hmac.Key) bool {
         // A writer is done within nanoseconds, so this ends soon, also while keys rotate.
         while (true) {
@@ -32,15 +33,17 @@ pub const Slot = struct {
         const before = slot.sequence.load(.acquire);
         if (before & 1 != 0) return null;
         // Acquire, so that the second look at the sequence cannot move before these.
-        const found = slot.generation.load(.acquire);
-        var words: Words = undefined;
-        for (&words, &slot.words) |*word, *source| word.* = source.load(.acquire);
-        if (slot.sequence.load(.monotonic) != before) return null;
-        const states: *const [2]sha256.State = @ptrCast(&words);
-        key.inner = states[0];
-        key.outer = states[1];
-        std.crypto.secureZero(u64, &words);
-        return generation != 0 and found == generation;
+        if (generation == 0 or slot.generation.load(.acquire) != generation) return false;
+        inline for (.{ &key.inner, &key.outer }, 0..) |state, half| {
+            const words: *align(@alignOf(sha256.State)) [word_count / 2]u64 = @ptrCast(state);
+            for (words, slot.words[half * words.len ..][0..words.len]) |*word, *source| {
+                word.* = source.load(.acquire);
+            }
+        }
+        if (slot.sequence.load(.monotonic) == before) return true;
+        // Some of it may be the next key, which the caller has no handle of and would not wipe.
+        key.wipe();
+        return null;
     }
 
     /// Only one writer at a time.
@@ -169,7 +172,9 @@ test "a handle gives its key until it is destroyed, and never again" {
 
     const three = try table.create(&testKey(3)); // in the slot of one
     try testing.expectEqual(one.index, three.index);
+    key = testKey(0);
     try testing.expectError(error.UnknownKey, table.get(one, &key));
+    try testing.expectEqual(testKey(0), key); // of the new key nothing is copied
     try table.get(three, &key);
     try testing.expectEqual(testKey(3), key);
     try table.get(two, &key);

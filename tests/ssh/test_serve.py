@@ -355,6 +355,34 @@ def test_wrong_words_are_one_line(team: Team, words: list[str], status: int, say
 
 
 @pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('{"git": 5}', "git must be a string"),
+        ('{"git": "a\\u0000b"}', "git must be a string (UTF-8, no NUL)"),
+        ('{"host_keys": 5}', "host_keys must be an array of strings"),
+        ('{"host_keys": ["\\ud800"]}', "host_keys must be an array of strings"),
+        ('{"max_connections": "x"}', "max_connections must be a whole number"),
+        ('{"max_connections": true}', "max_connections must be a whole number"),
+        ('{"drain_timeout_s": 1.5}', "drain_timeout_s must be a whole number"),
+        ('{"archive": 1}', "archive must be true or false"),
+        ('{"git_config": 5}', "git_config must be an object of strings"),
+        ('{"git_config": {"a.b": 5}}', "git_config must be an object of strings"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"git": ' * 100_000, "nested too deeply"),
+    ],
+)
+def test_a_wrong_file_of_settings_is_one_line(team: Team, work: Path, text: str, says: str):
+    config = work / "settings.json"
+    config.write_text(text)
+    # doctor and serve read them alike, and doctor ends in any case.
+    answer = team.ask("doctor", "--config", config, "--set", "git_config.c.d=e")
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.startswith(f"pyplue.ssh: {config}")
+    assert says in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
     ("option", "path", "says"),
     [
         ("--state", "/proc/nowhere", "name another directory with --state"),

@@ -235,6 +235,25 @@ def test_one_connection_has_six_tries(server, forge):
     server.wait_for("disconnected", reason="max_auth_tries")
 
 
+def test_tries_sent_all_at_once_are_counted_one_by_one(server, forge):
+    """libssh drops a wrong signature without a word, and reads many at a time."""
+    alice, mallory = load(forge.keys["alice"]), load(forge.keys["mallory"])
+    before = server.counters()["auth_failed_total"]
+    with RawClient(server) as client:
+        client.request_auth()
+        client.send(USERAUTH_REQUEST, *map(string, ("git", "ssh-connection", "none")))
+        assert client.expect(USERAUTH_FAILURE)
+        packets: list[bytes] = []
+        client.transport.packetizer.write_all = packets.append
+        for _ in range(12):
+            client.sign(alice.asbytes(), mallory)
+        client.socket.sendall(b"".join(packets))
+        with pytest.raises(Gone):
+            client.expect(USERAUTH_SUCCESS)
+    server.wait_for("disconnected", reason="max_auth_tries")
+    assert server.counters()["auth_failed_total"] - before == 6
+
+
 def test_ten_thousand_attempts_let_nobody_in(server, forge, work, load_client):
     """An unknown key, and the victim's key with another's signature, on as many connections as it
     takes; a friend is served meanwhile."""

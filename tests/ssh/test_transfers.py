@@ -24,6 +24,14 @@ import asyncssh
 import pytest
 
 from .forge import Client, Forge, Server, commit, serve
+from .raw_client import (
+    CHANNEL_DATA,
+    CHANNEL_OPEN,
+    OPEN_CONFIRMATION,
+    RawClient,
+    string,
+    u32,
+)
 
 BIG_MB = int(os.environ.get("PLUE_SSH_BIG_MB", "24"))
 FILES = int(os.environ.get("PLUE_SSH_FILES", "2000"))
@@ -152,6 +160,35 @@ def test_a_slow_reader_holds_little_memory_and_nobody_up(forge, work, big):
         if BIG_MB <= SLOW_S:
             assert forge.objects(work / "slow") == forge.objects(big)
         assert grown < HELD_KB, f"{grown} KB for one slow reader"
+        own.settled(connections=0, gits_running=0)
+
+
+def test_channels_opened_while_a_clone_is_sent(forge, big):
+    """libssh reads, and opens channels, while the server writes to one of them: the list of
+    channels grew under the loop over it. It takes luck, hence the rounds."""
+    few, many = 16, 60
+    want = f"want {forge.git('rev-parse', 'HEAD', cwd=big)}\n"
+    request = f"{len(want) + 4:04x}{want}00000009done\n".encode()
+    with serve(forge, max_channels=many) as own:
+        for turn in range(20):
+            with RawClient(own) as client:
+                client.log_in(forge.keys["alice"])
+                clone = [client.open(number=number, window=1 << 30) for number in range(few)][0]
+                assert clone is not None
+                assert client.request(clone, "exec", string("git-upload-pack 'alice/big'"))
+                client.send(CHANNEL_DATA, u32(clone), string(request))
+                received, opened = 0, few
+                while received < turn << 16:
+                    received += len(client.expect(CHANNEL_DATA)[1])
+                packets: list[bytes] = []
+                client.transport.packetizer.write_all = packets.append
+                for number in range(few, many):
+                    fields = (string("session"), u32(number), u32(1 << 20), u32(32768))
+                    client.send(CHANNEL_OPEN, *fields)
+                client.socket.sendall(b"".join(packets))
+                while opened < many:
+                    client.expect(OPEN_CONFIRMATION)
+                    opened += 1
         own.settled(connections=0, gits_running=0)
 
 

@@ -6,8 +6,9 @@
 
 const std = @import("std");
 
-/// The release that ships. The sources must be of this version: the file list is.
-pub const version = std.SemanticVersion{ .major = 0, .minor = 12, .patch = 2 };
+/// The release that ships; the file list is its. What sources of another version say of themselves
+/// stays what they say: known flaws are worked around by version, see libssh.zig.
+const shipped = std.SemanticVersion{ .major = 0, .minor = 12, .patch = 2 };
 
 pub const Paths = struct {
     /// libssh's unpacked source tree.
@@ -21,7 +22,7 @@ pub fn paths(b: *std.Build) ?Paths {
     const libssh = b.option(
         []const u8,
         "libssh",
-        b.fmt("Link libssh statically: its source tree, {f}", .{version}),
+        b.fmt("Link libssh statically: its source tree, {f}", .{shipped}),
     );
     const libcrypto = b.option(
         []const u8,
@@ -49,6 +50,7 @@ pub const Archives = struct {
 };
 
 pub fn build(b: *std.Build, target: std.Build.ResolvedTarget, from: Paths) Archives {
+    const version = versionOf(b, from.libssh);
     const module = b.createModule(.{
         .target = target,
         // Stack protectors and fortified calls, but not Zig's trap on undefined behaviour: a
@@ -112,9 +114,9 @@ pub fn build(b: *std.Build, target: std.Build.ResolvedTarget, from: Paths) Archi
         .style = .{ .cmake = from.libssh.path(b, "include/libssh/libssh_version.h.cmake") },
         .include_path = "libssh/libssh_version.h",
     }, .{
-        .libssh_VERSION_MAJOR = @as(i64, version.major),
-        .libssh_VERSION_MINOR = @as(i64, version.minor),
-        .libssh_VERSION_PATCH = @as(i64, version.patch),
+        .libssh_VERSION_MAJOR = @as(i64, @intCast(version.major)),
+        .libssh_VERSION_MINOR = @as(i64, @intCast(version.minor)),
+        .libssh_VERSION_PATCH = @as(i64, @intCast(version.patch)),
     });
     module.addConfigHeader(config);
     module.addConfigHeader(versions);
@@ -123,16 +125,31 @@ pub fn build(b: *std.Build, target: std.Build.ResolvedTarget, from: Paths) Archi
     module.addIncludePath(from.libcrypto.path(b, "include"));
     const sources = from.libssh.path(b, "src");
     module.addCSourceFiles(.{ .root = sources, .files = &files, .flags = &flags });
-    // What reads the clients' signatures: security keys must have been touched.
+    // libssh's own function gets another name, and touched.c has that one: whatever verifies a
+    // signature asks it, and without the rename nothing links.
     module.addCSourceFile(.{
-        .file = sources.path(b, "messages.c"),
-        .flags = &(flags ++ .{"-Dssh_pki_signature_verify=plue_ssh_signature_verify"}),
+        .file = sources.path(b, "pki.c"),
+        .flags = &(flags ++ .{"-Dssh_pki_signature_verify=plue_ssh_untouched_verify"}),
     });
     module.addCSourceFile(.{ .file = b.path("touched.c"), .flags = &flags });
     return .{
         .libssh = b.addLibrary(.{ .name = "ssh", .linkage = .static, .root_module = module }),
         .libcrypto = from.libcrypto.path(b, "lib/libcrypto.a"),
     };
+}
+
+/// What the sources call themselves: `project(libssh VERSION 0.12.2 ...` in CMakeLists.txt.
+fn versionOf(b: *std.Build, libssh: std.Build.LazyPath) std.SemanticVersion {
+    const path = b.pathJoin(&.{ libssh.cwd_relative, "CMakeLists.txt" });
+    const text = std.fs.cwd().readFileAlloc(b.allocator, path, 1 << 20) catch |err|
+        std.debug.panic("{s}: {t}; -Dlibssh is libssh's unpacked source tree", .{ path, err });
+    const before = "project(libssh VERSION ";
+    const start = std.mem.indexOf(u8, text, before) orelse
+        std.debug.panic("{s} has no line '{s}...'", .{ path, before });
+    const rest = text[start + before.len ..];
+    const end = std.mem.indexOfNone(u8, rest, "0123456789.") orelse rest.len;
+    return std.SemanticVersion.parse(rest[0..end]) catch
+        std.debug.panic("{s}: '{s}' is no version", .{ path, rest[0..end] });
 }
 
 /// A macro that is 1 or not defined at all.
@@ -196,6 +213,7 @@ const files = [_][]const u8{
     "log.c",
     "match.c",
     "md_crypto.c",
+    "messages.c",
     "misc.c",
     "mlkem.c",
     "mlkem_crypto.c",
@@ -204,7 +222,6 @@ const files = [_][]const u8{
     "packet_cb.c",
     "packet_crypt.c",
     "pcap.c",
-    "pki.c",
     "pki_container_openssh.c",
     "pki_context.c",
     "pki_crypto.c",

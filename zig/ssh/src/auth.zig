@@ -70,13 +70,16 @@ pub fn readMessages(connection: *Connection) void {
     }
     if (connection.state == .open) return; // what is left comes through callbacks now
     if (connection.endIfLost(polled)) return;
-    if (!authentication.isPending() and requests_read > messages) refuseUnread(connection);
+    if (authentication.isPending()) return;
+    for (messages..@max(messages, requests_read)) |_| {
+        if (connection.ending == null) refuseUnread(connection);
+    }
 }
 
 /// What touched.c says, in a libssh that was built with it.
 const not_touched_text = "security key was not touched";
 
-/// Answers the requests that libssh has swallowed: an unreadable key, or a wrong signature.
+/// Answers a request that libssh has swallowed: an unreadable key, or a wrong signature.
 fn refuseUnread(connection: *Connection) void {
     const detail = connection.sessionError();
     const reason: reasons.AuthFailure = if (std.mem.eql(u8, detail orelse "", not_touched_text))

@@ -482,6 +482,9 @@ pub const Channel = struct {
             if (child.process.exit != null) channel.noteFinished();
         }
         _ = libssh.ssh_remove_channel_callbacks(channel.ssh, &channel.callbacks);
+        // While the socket takes no more, ssh_channel_free ends between EOF and CLOSE, and a client
+        // with other channels waits for the second. Sent before, EOF is not in its way.
+        _ = libssh.ssh_channel_send_eof(channel.ssh);
         libssh.ssh_channel_free(channel.ssh);
     }
 

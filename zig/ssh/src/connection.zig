@@ -288,11 +288,14 @@ pub const Connection = struct {
     }
 
     fn pumpChannels(connection: *Connection) void {
-        for (connection.channels.items) |*slot| {
-            const channel = slot.* orelse continue;
+        // By index: libssh reads while a channel is pumped, and the client may open more of them,
+        // which moves the list.
+        var number: usize = 0;
+        while (number < connection.channels.items.len) : (number += 1) {
+            const channel = connection.channels.items[number] orelse continue;
             if (channel.pump()) continue;
             channel.destroy();
-            slot.* = null;
+            connection.channels.items[number] = null;
             connection.activity = true;
         }
     }

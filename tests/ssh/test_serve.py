@@ -33,6 +33,9 @@ def test_it_shows_where_it_listens_with_a_line_to_paste(team: Team, work: Path):
 
 
 def test_it_says_so_to_people_too(team: Team):
+    # By a program with other rules for names.
+    with team.store.database.writing() as connection:
+        connection.exec_driver_sql("UPDATE repositories SET name = 'a\x1b[31mb'")
     port = str(free_port())
     words = [*PROGRAM, *team.options, "serve", "--port", port, "--advertise", "git.example.org:22"]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
@@ -42,7 +45,7 @@ def test_it_says_so_to_people_too(team: Team):
     assert text[1].startswith(f"on        127.0.0.1:{port}, libssh ")
     shown = json.loads(team.run("host-key", "show", "--json").stdout)
     assert text[3] == f"host key  {shown['fingerprint']} ssh-ed25519"
-    assert text[4] == "git clone ssh://git@git.example.org/alice/project"
+    assert text[4] == r"git clone ssh://git@git.example.org/alice/a\x1b[31mb"
 
 
 def test_an_ipv6_address_is_shown_as_clients_write_it(team: Team):

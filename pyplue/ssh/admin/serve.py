@@ -329,7 +329,7 @@ def _announce(
         f"users in  {plain(store.database.name)}",
         f"host key  {fingerprint}",
         *([f"metrics   {metrics}"] if metrics else []),
-        clone,
+        plain(clone),
     ]
     try:
         print(json.dumps(document) if options.json else "\n".join(text), flush=True)

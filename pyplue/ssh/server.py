@@ -164,7 +164,9 @@ class GitServer:
             authorize = self._watch.allows
         self._requested_port = port
         self._host_key = Path(host_key) if host_key is not None else None
-        self._keys = dict(keys or {})
+        # What the library gets at the next start; changed together with what it has now.
+        self._table = _table(keys or {})
+        self._changing_table = threading.Lock()
         self._callbacks = Callbacks(authenticate, authorize)
         self._on_push = on_push
         self._events: EventLog | None = None
@@ -186,9 +188,9 @@ class GitServer:
             if _running is not None:
                 raise SshError("a GitServer runs in this process already: stop() it first")
             if self._watch:
-                self._keys = dict(self._watch.load())
+                self._table = _table(self._watch.load())
             _check(ffi.ssh.plue_ssh_configure(_text(json.dumps(self._config))), SshConfigError)
-            table = _text(json.dumps([_row(*entry) for entry in self._keys.items()]))
+            table = _text(json.dumps(self._table))
             _check(ffi.ssh.plue_ssh_keys_replace(table), SshConfigError)
             host_key = self._host_key or _default_host_key()
             self._callbacks.set()
@@ -277,19 +279,26 @@ class GitServer:
     def add_key(self, principal: str, public_key: str, rules: Sequence[str] | None = None) -> None:
         """Adds a key to the running server's table, or gives the same principal's key new rules.
 
-        Raises SshConfigError for a line or a rule that is none, and for somebody else's key.
+        Also for later starts. Raises SshConfigError for a line or a rule that is none, and for
+        somebody else's key.
         """
         self._need_own_keys()
         self._need_running()
         text = None if rules is None else _text("\n".join(rules))
-        added = ffi.ssh.plue_ssh_keys_add(_text(principal), _text(public_key), text)
-        _check(added, SshConfigError)
+        row = _row(principal, Principal([public_key], rules))
+        with self._changing_table:
+            added = ffi.ssh.plue_ssh_keys_add(_text(principal), _text(public_key), text)
+            _check(added, SshConfigError)
+            self._table = [*_without(self._table, public_key), row]
 
     def remove_key(self, public_key: str) -> bool:
-        """Removes a key at once: no new login, no new command. False when it was not there."""
+        """Removes a key at once and for later starts: no new login, no new command. False when it
+        was not there."""
         self._need_own_keys()
         self._need_running()
-        return bool(ffi.ssh.plue_ssh_keys_remove(_text(public_key)))
+        with self._changing_table:
+            self._table = _without(self._table, public_key)
+            return bool(ffi.ssh.plue_ssh_keys_remove(_text(public_key)))
 
     def replace_keys(self, keys: Keys) -> None:
         """Puts `keys` in the place of the whole table, all or nothing; also for later starts."""
@@ -297,10 +306,11 @@ class GitServer:
         self._replace_keys(keys)
 
     def _replace_keys(self, keys: Keys) -> None:
-        if _running is self:
-            table = _text(json.dumps([_row(*entry) for entry in keys.items()]))
-            _check(ffi.ssh.plue_ssh_keys_replace(table), SshConfigError)
-        self._keys = dict(keys)
+        table = _table(keys)
+        with self._changing_table:
+            if _running is self:
+                _check(ffi.ssh.plue_ssh_keys_replace(_text(json.dumps(table))), SshConfigError)
+            self._table = table
 
     def _need_own_keys(self) -> None:
         if self._watch:
@@ -311,7 +321,7 @@ class GitServer:
             raise SshError("this GitServer does not run: start() it first, or use replace_keys")
 
     def _warn_if_closed(self) -> None:
-        with_rules = any(isinstance(p, Principal) and p.rules for p in self._keys.values())
+        with_rules = any(row.get("rules") for row in self._table)
         decides = self._config["authorize"] == "callback"
         if not (with_rules or decides or self._config["default_access"] != "none"):
             logger.warning(
@@ -350,6 +360,20 @@ def version() -> str:
 def libssh_version() -> str:
     """The version of libssh it runs on, such as "0.10.6"."""
     return str(ffi.ssh.plue_ssh_libssh_version().decode())
+
+
+def _table(keys: Keys) -> list[dict[str, Any]]:
+    """As plue_ssh_keys_replace takes it."""
+    return [_row(*entry) for entry in keys.items()]
+
+
+def _without(table: list[dict[str, Any]], public_key: str) -> list[dict[str, Any]]:
+    """The table without this key, whatever the comments are. A blob has one spelling: the library
+    takes no other base64."""
+    key = public_key.split()[:2]
+    return [
+        {**row, "keys": [line for line in row["keys"] if line.split()[:2] != key]} for row in table
+    ]
 
 
 def _row(principal: str, entry: Principal | Sequence[str] | str) -> dict[str, Any]:

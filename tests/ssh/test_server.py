@@ -193,6 +193,7 @@ def test_whatever_on_push_raises_the_next_push_is_told(log_fails, caplog, monkey
     monkeypatch.setattr(feed, "_next", lambda: notices.pop(0) if notices else None)
     monkeypatch.setattr(ffi.ssh, "plue_ssh_push_done", done.append, raising=False)
     monkeypatch.setattr(feed, "_stop_at", time.monotonic() + 60)
+    feed._arrived.set()
     handler = FailingLog() if log_fails else logging.NullHandler()
     logger.addHandler(handler)
     try:
@@ -245,6 +246,28 @@ def test_keys_come_and_go_while_it_runs(start, forge):
     assert client.ssh("id").returncode == 255
     server.replace_keys({"alice": Principal([line], ["read *"])})
     assert read(client)
+
+
+def test_a_key_that_was_removed_stays_so_after_a_restart(start, forge):
+    mine, other, bobs = (forge.keys[name].line for name in ("alice", "alice-ecdsa", "bob"))
+    alice = Principal([mine + " laptop", other], ["read *"])
+    server, _ = start(keys={"alice": alice})
+
+    def restarted() -> tuple[int, bool]:
+        """How many keys there are, and whether alice's first one reads."""
+        server.stop()
+        server.start()
+        return server.counters()["keys"], read(Client(InProcess(forge, server)))
+
+    assert server.remove_key(mine + " by another name")
+    assert restarted() == (1, False)
+    server.add_key("alice", mine, ["read *"])
+    server.add_key("bob", bobs)
+    assert restarted() == (3, True)
+    server.add_key("alice", mine, [])  # takes its rules away
+    assert restarted() == (3, False)
+    server.replace_keys({"bob": bobs})
+    assert restarted() == (1, False)
 
 
 def test_events_and_counters(start, forge, caplog):

@@ -289,3 +289,19 @@ test "after closing, and before opening, every call is refused" {
     try testing.expectError(error.Closed, limiter.reset(epoch, "key", 1));
     try testing.expectError(error.Closed, limiter.table.cleanup(epoch, 1));
 }
+
+test "a total that a recount left too low does not wrap when entries go" {
+    const limiter = try open(try Rule.init(.fixed_window, 5, 1000), 10, .deny);
+    defer close(limiter);
+    const table = &limiter.table;
+    for ([_][]const u8{ "a", "b", "c" }) |key|
+        try testing.expect(try limiter.check(epoch, key, 1, 1));
+    // As a recount stores it that looked at the shards before all three came.
+    table.total.store(1, .monotonic);
+    try table.clear(epoch);
+    try testing.expectEqual(0, try table.count(epoch));
+    try testing.expect(try limiter.check(epoch, "a", 1, 1));
+    table.total.store(0, .monotonic);
+    try testing.expectEqual(1, try table.cleanup(epoch, 5000));
+    try testing.expectEqual(0, try table.count(epoch));
+}

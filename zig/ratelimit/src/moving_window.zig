@@ -32,7 +32,8 @@ pub const Log = struct {
         const calls = log.callCount();
         if (calls == 0) return .{};
         const newest = log.call(calls - 1) orelse return .{};
-        const first = log.call(log.oldest(calls)).?;
+        // Missing only where somebody writes to the file without the lock.
+        const first = log.call(log.oldest(calls)) orelse newest;
         return .{
             .used = newest.counts.a +% newest.counts.b -% first.counts.a,
             .age_ms = log.now_ms -| (first.expires_ms -| log.window_ms),
@@ -53,7 +54,7 @@ pub const Log = struct {
             .counts = .{ .a = before, .b = cost },
         });
         // The head comes last: until it counts the call, the call is not there.
-        try log.put(log.fp, .{ .expires_ms = expires_ms, .counts = @bitCast(calls + 1) });
+        try log.put(log.fp, .{ .expires_ms = expires_ms, .counts = @bitCast(calls +| 1) });
         return true;
     }
 

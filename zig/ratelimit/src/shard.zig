@@ -5,7 +5,8 @@
 //! A private shard grows: a larger array is allocated and each following call moves two buckets
 //! into it. A shard in a mapped file has a fixed size.
 //!
-//! All functions expect the shard's lock to be held.
+//! All functions expect the shard's lock to be held. In a mapped file nothing but the shard's place
+//! and size is sure: whatever numbers stand in it, the arithmetic holds.
 const std = @import("std");
 const Lock = @import("lock.zig").Lock;
 const Entry = @import("rule.zig").Entry;
@@ -54,8 +55,9 @@ pub const Quota = struct {
     max: u32,
 
     fn take(quota: Quota) bool {
+        if (!quota.hasRoom()) return false;
         if (quota.total.fetchAdd(1, .monotonic) < quota.max) return true;
-        _ = quota.total.fetchSub(1, .monotonic);
+        quota.give();
         return false;
     }
 
@@ -67,8 +69,12 @@ pub const Quota = struct {
         _ = quota.total.fetchAdd(1, .monotonic);
     }
 
+    /// Never below 0: a recount may have missed an entry, and a total that wraps would be full for
+    /// ever.
     fn give(quota: Quota) void {
-        _ = quota.total.fetchSub(1, .monotonic);
+        var total = quota.total.load(.monotonic);
+        while (total > 0)
+            total = quota.total.cmpxchgWeak(total, total - 1, .monotonic, .monotonic) orelse return;
     }
 };
 
@@ -142,7 +148,7 @@ pub const Shard = struct {
                 shard.quota.takeBeyond();
             }
         }
-        if (slot.lo == 0) shard.head.used += 1;
+        if (slot.lo == 0) shard.head.used +|= 1;
         // Killed between these, the slot is empty or dead, never another key's with this state.
         store(&slot.lo, 0);
         store(&slot.hi, fp.hi);
@@ -221,8 +227,8 @@ pub const Shard = struct {
     }
 
     inline fn growIfLoaded(shard: *Shard) void {
-        const slots = shard.buckets.len * slots_per_bucket;
-        if (shard.head.used * 100 >= slots * max_load_percent) _ = shard.grow();
+        const used: u64 = shard.head.used;
+        if (used * 100 >= shard.slotCount() * max_load_percent) _ = shard.grow();
     }
 
     /// False where there is no memory, or no leave, to grow.
@@ -246,7 +252,8 @@ pub const Shard = struct {
 
     /// Gives memory back after a flood, when most of it holds nothing.
     pub fn shrink(shard: *Shard) void {
-        const needed = shard.head.used * 2 / slots_per_bucket + first_buckets;
+        const used: u64 = shard.head.used;
+        const needed: usize = @intCast(used * 2 / slots_per_bucket + first_buckets);
         if (needed * 4 < shard.buckets.len) _ = shard.resize(needed);
     }
 
@@ -271,9 +278,11 @@ pub const Shard = struct {
     /// anew.
     pub fn recover(shard: *Shard) void {
         const head = shard.head;
-        if (head.journal_slot != 0 and head.journal_slot <= shard.slotCount()) {
+        // Read once: what is in a file may change under whoever looks at it.
+        const journal_slot = @atomicLoad(u32, &head.journal_slot, .monotonic);
+        if (journal_slot != 0 and journal_slot <= shard.slotCount()) {
             const slots: [*]Slot = @ptrCast(shard.buckets.ptr);
-            slots[head.journal_slot - 1].entry = head.journal_entry;
+            slots[journal_slot - 1].entry = head.journal_entry;
         }
         store(&head.journal_slot, 0);
         var used: u32 = 0;

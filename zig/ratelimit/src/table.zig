@@ -124,7 +124,7 @@ pub const Table = struct {
     /// is off by as much, until the next recount.
     pub fn recount(table: *Table) void {
         var total: u32 = 0;
-        for (&table.places) |*place| total += @atomicLoad(u32, &place.shard.head.used, .monotonic);
+        for (&table.places) |*place| total +|= @atomicLoad(u32, &place.shard.head.used, .monotonic);
         table.places[0].shard.quota.total.store(total, .monotonic);
     }
 

@@ -130,6 +130,7 @@ const causes: Record<string, string> = {
   mode: "others may access the shared file: chmod 600",
   format: "the shared file is damaged, or of another version: remove it",
   size: "the shared file was made for another maxKeys: use that, or remove the file",
+  in_use: "processes that see another boot id have the shared file open",
 };
 
 function lastError(): RateLimitError {

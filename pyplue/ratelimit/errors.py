@@ -48,6 +48,11 @@ _CAUSES: dict[str, tuple[type[RateLimitError], str]] = {
     "size": (SharedFileError, "made for another max_keys: use that, or stop all and remove it"),
     "too_many_processes": (SharedFileError, "4096 processes use it already"),
     "no_boot_id": (SharedFileError, "the system does not say when it was started: mount /proc"),
+    "in_use": (
+        SharedFileError,
+        "processes that see another boot id count in it, as in a container with one of its own: "
+        "give all the same /proc/sys/kernel/random/boot_id, or each its own file",
+    ),
 }
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import random
+import resource
 import signal
 import struct
 import subprocess
@@ -18,7 +20,7 @@ from pathlib import Path
 import pytest
 from source_tree import ROOT
 
-from pyplue.ratelimit import RateLimiter, SharedFileError
+from pyplue.ratelimit import LimiterClosedError, RateLimiter, SharedFileError
 
 # The contract's 1,000 take half a minute on a quiet machine.
 KILLS = int(os.environ.get("RATELIMIT_KILLS", "300"))
@@ -174,6 +176,32 @@ def test_a_forked_worker_shares_and_outlives_its_parent(tmp_path: Path):
     limiter.close()
 
 
+def test_a_fork_that_cannot_reopen_the_file_closes_the_childs_limiter(tmp_path: Path):
+    path = tmp_path / "limits"
+    limiter = RateLimiter(10, "1h", algorithm="fixed-window", shared=path, max_keys=100)
+    private = RateLimiter(10, "1h")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        pid = os.fork()
+        if pid == 0:
+            refused = not limiter.check("key")
+            try:
+                limiter.hit("key")
+            except LimiterClosedError:
+                os._exit(0 if refused and private.check("key") else 2)
+            os._exit(1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    # The parent goes on, and its file is still known to be in use.
+    assert limiter.check("key") and limiter.remaining("key") == 9
+    with RateLimiter(10, "1h", algorithm="fixed-window", shared=path, max_keys=100) as other:
+        assert other.remaining("key") == 9
+    limiter.close()
+    private.close()
+
+
 def make_valid(path: Path) -> None:
     RateLimiter(1, 1, shared=path, max_keys=100).close()
 
@@ -191,6 +219,11 @@ def damage(offset: int) -> Callable[[Path], None]:
 def truncated(path: Path) -> None:
     make_valid(path)
     os.truncate(path, path.stat().st_size - 4096)
+
+
+def zeroes_and_more(path: Path) -> None:
+    path.write_bytes(bytes(4096) + b"somebody's" * 1000)
+    path.chmod(0o600)
 
 
 def readable_by_others(path: Path) -> None:
@@ -223,6 +256,7 @@ def a_link(path: Path) -> None:
         (damage(16), "version"),
         (damage(50), "damaged"),
         (truncated, "damaged"),
+        (zeroes_and_more, "damaged"),
         (readable_by_others, "chmod 600"),
         (of_another_size, "another max_keys"),
         (of_another_user, "another user"),
@@ -251,9 +285,24 @@ def test_a_file_left_empty_by_a_killed_maker_is_made_anew(tmp_path: Path):
     path.touch(0o600)
     with RateLimiter(1, "1h", shared=path, max_keys=100) as limiter:
         assert limiter.check("a") and not limiter.check("a")
-    path.write_bytes(bytes(8192))
+    # Killed later, when the file had its size.
+    path.write_bytes(bytes(path.stat().st_size))
     with RateLimiter(1, "1h", shared=path, max_keys=100) as limiter:
         assert limiter.check("a") and not limiter.check("a")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere blocks are not taken beforehand")
+def test_a_file_that_finds_no_room_says_why_and_leaves_nothing_behind(tmp_path: Path):
+    path = tmp_path / "limits"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        with pytest.raises(SharedFileError) as caught:
+            RateLimiter(1, "1h", shared=path, max_keys=100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+    RateLimiter(1, "1h", shared=path, max_keys=200).close()
 
 
 def test_a_full_shared_table_refuses_and_counts_right(tmp_path: Path):

@@ -81,7 +81,8 @@ enum ratelimit_error {
     RATELIMIT_ERROR_FORMAT = -24,     /* of another version, damaged, or something else */
     RATELIMIT_ERROR_SIZE = -25,       /* made for another max_keys */
     RATELIMIT_ERROR_TOO_MANY_PROCESSES = -26,
-    RATELIMIT_ERROR_NO_BOOT_ID = -27  /* the system does not say when it was started */
+    RATELIMIT_ERROR_NO_BOOT_ID = -27, /* the system does not say when it was started */
+    RATELIMIT_ERROR_IN_USE = -28      /* processes that see another boot id have it open */
 };
 
 typedef struct ratelimit_decision {

@@ -49,6 +49,7 @@ pub const Code = enum(i32) {
     size = -25,
     too_many_processes = -26,
     no_boot_id = -27,
+    in_use = -28,
 
     fn of(err: Error) Code {
         return switch (err) {
@@ -69,6 +70,7 @@ pub const Code = enum(i32) {
             error.Size => .size,
             error.TooManyProcesses => .too_many_processes,
             error.NoBootId => .no_boot_id,
+            error.InUse => .in_use,
         };
     }
 };

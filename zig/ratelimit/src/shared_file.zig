@@ -34,6 +34,8 @@ pub const OpenError = error{
     Size,
     TooManyProcesses,
     NoBootId,
+    /// Of another boot id, by the clock of which somebody still counts in it.
+    InUse,
 };
 
 const magic = "plue ratelimit\n\x00";
@@ -109,38 +111,42 @@ pub const SharedFile = struct {
         defer unlockByte(fd, 0);
         const wanted = Geometry.of(max_keys);
         const stat = posix.fstat(fd) catch return error.System;
-        const is_new = stat.size == 0 or !try hasContent(fd);
+        const is_new = stat.size == 0 or
+            (stat.size == wanted.file_bytes and !try hasContent(fd));
+        // What is checked is a copy, and none of its numbers is read from the file again.
+        const found = if (is_new) null else try readHeader(fd);
+        if (found) |*header| try wanted.check(header, @intCast(stat.size));
+        const is_current = found != null and std.mem.eql(u8, &found.?.boot_id, &boot_id);
+        // To begin anew would take the counts from under those who have it open. With another boot
+        // id some may: a container can be given one of its own.
+        if (!is_current and try hasProcesses(fd))
+            return if (is_new) error.Format else error.InUse;
         if (is_new) try allocate(fd, wanted.file_bytes);
-        if (!is_new and stat.size < page_bytes) return error.Format;
-        const map_bytes: usize = if (is_new) wanted.file_bytes else @intCast(stat.size);
-        const map = posix.mmap(
-            null,
-            map_bytes,
-            posix.PROT.READ | posix.PROT.WRITE,
-            .{ .TYPE = .SHARED },
-            fd,
-            0,
-        ) catch return error.System;
+        const map = try mapFile(fd, @intCast(wanted.file_bytes));
         errdefer posix.munmap(map);
 
-        const header: *Header = @ptrCast(map.ptr);
-        if (is_new) {
-            wanted.write(header, fresh_seed, boot_id);
-        } else {
-            try wanted.check(header, map.len);
-            if (!std.mem.eql(u8, &header.boot_id, &boot_id)) restart(header, map, boot_id);
+        const seed = if (found) |*header| header.seed else fresh_seed;
+        if (!is_current) {
+            if (!is_new) @memset(map[heads_offset..], 0);
+            wanted.write(@ptrCast(map.ptr), seed, boot_id);
         }
         shared.* = .{ .fd = fd, .map = map, .me = try register(fd) };
-        shared.attach(table, epoch);
+        shared.attach(table, epoch, wanted, seed);
     }
 
-    fn attach(shared: *SharedFile, table: *Table, epoch: u32) void {
+    fn attach(
+        shared: *SharedFile,
+        table: *Table,
+        epoch: u32,
+        geometry: Geometry,
+        seed: key_hash.Seed,
+    ) void {
         const header: *Header = @ptrCast(shared.map.ptr);
         const heads: [*]shard_.Head = @ptrCast(@alignCast(shared.map[heads_offset..]));
         const buckets: [*]shard_.Bucket = @ptrCast(@alignCast(shared.map[buckets_offset..]));
-        const per_shard = header.buckets_per_shard;
-        table.hasher.init(header.seed);
-        table.max_keys = header.max_keys;
+        const per_shard = geometry.buckets_per_shard;
+        table.hasher.init(seed);
+        table.max_keys = geometry.max_keys;
         table.sharing = .{ .context = shared, .isAlive = isAlive, .me = shared.me };
         for (&table.places, 0..) |*place, i| {
             _ = place.lock.acquire(1, null);
@@ -148,12 +154,30 @@ pub const SharedFile = struct {
             place.shard = .{
                 .head = &heads[i],
                 .buckets = buckets[i * per_shard ..][0..per_shard],
-                .quota = .{ .total = &header.total, .max = header.max_keys },
+                .quota = .{ .total = &header.total, .max = geometry.max_keys },
                 .allocator = null,
             };
             place.epoch = epoch;
         }
         shared.releaseInherited(table);
+        shared.mend(table);
+    }
+
+    /// Counts that no shard can have are of a damaged file, and taken anew.
+    fn mend(shared: *SharedFile, table: *Table) void {
+        var slots: usize = 0;
+        var found = false;
+        for (&table.places) |*place| {
+            const shard = &place.shard;
+            slots += shard.slotCount();
+            if (@atomicLoad(u32, &shard.head.used, .monotonic) <= shard.slotCount()) continue;
+            _ = shard.head.lock.acquire(shared.me, &table.sharing.?);
+            defer shard.head.lock.release();
+            shard.recover();
+            found = true;
+        }
+        const total = table.places[0].shard.quota.total.load(.monotonic);
+        if (found or total > slots) table.recount();
     }
 
     /// Locks that carry this process's number are of a dead one that had it before.
@@ -176,14 +200,20 @@ pub const SharedFile = struct {
     }
 
     /// In a child right after fork(): a name of its own. The parent's open file, and the lock that
-    /// says the parent lives, must not be kept open here. False: the child must not use the table.
+    /// says the parent lives, must not be kept open here. False: the child must not use the table,
+    /// and `close` is still to be called.
     pub fn becomeChild(shared: *SharedFile, table: *Table) bool {
         var path: [32]u8 = undefined;
         const own = std.fmt.bufPrintZ(&path, "/dev/fd/{d}", .{shared.fd}) catch return false;
-        const fd = posix.openZ(own, .{ .ACCMODE = .RDWR, .CLOEXEC = true }, 0) catch null;
+        const fd = posix.openZ(own, .{ .ACCMODE = .RDWR, .CLOEXEC = true }, 0) catch return false;
+        // The parent's file goes last: without a lock on it for a moment, it would seem that nobody
+        // has it open.
+        shared.me = register(fd) catch {
+            posix.close(fd);
+            return false;
+        };
         posix.close(shared.fd);
-        shared.fd = fd orelse return false;
-        shared.me = register(shared.fd) catch return false;
+        shared.fd = fd;
         table.sharing.?.me = shared.me;
         shared.releaseInherited(table);
         return true;
@@ -221,12 +251,16 @@ const Geometry = struct {
         };
     }
 
+    /// Of a table without keys: a new one, or one whose times are of a clock that is gone.
     fn write(
         geometry: Geometry,
         header: *Header,
         seed: key_hash.Seed,
         boot_id: [clock.boot_id_bytes]u8,
     ) void {
+        // The magic goes first and comes last: a process killed in between leaves a file that the
+        // next one makes anew.
+        @as(*volatile [magic.len]u8, &header.magic).* = @splat(0);
         header.* = .{
             .magic = @splat(0),
             .version = version,
@@ -240,14 +274,13 @@ const Geometry = struct {
             .checksum = 0,
             .total = .init(0),
         };
-        // The magic last: a process killed before leaves a file that the next one makes anew.
         var complete = header.*;
         complete.magic = magic.*;
         header.checksum = complete.sum();
-        @as(*volatile [16]u8, &header.magic).* = magic.*;
+        @as(*volatile [magic.len]u8, &header.magic).* = magic.*;
     }
 
-    fn check(wanted: Geometry, header: *const Header, map_bytes: usize) OpenError!void {
+    fn check(wanted: Geometry, header: *const Header, file_bytes: u64) OpenError!void {
         if (!std.mem.eql(u8, &header.magic, magic)) return error.Format;
         if (header.version != version) return error.Format;
         if (header.checksum != header.sum()) return error.Format;
@@ -255,18 +288,9 @@ const Geometry = struct {
         if (header.max_keys != wanted.max_keys) return error.Size;
         if (header.buckets_per_shard != wanted.buckets_per_shard) return error.Format;
         if (header.file_bytes != wanted.file_bytes) return error.Format;
-        if (map_bytes != wanted.file_bytes) return error.Format;
+        if (file_bytes != wanted.file_bytes) return error.Format;
     }
 };
-
-/// The host was started anew since the file was used: its times are of a clock that is gone, and
-/// nobody else has it open. The keys are forgotten, the seed stays.
-fn restart(header: *Header, map: []u8, boot_id: [clock.boot_id_bytes]u8) void {
-    @memset(map[heads_offset..], 0);
-    header.total.store(0, .monotonic);
-    header.boot_id = boot_id;
-    header.checksum = header.sum();
-}
 
 fn checkFile(fd: posix.fd_t) OpenError!void {
     const stat = posix.fstat(fd) catch return error.System;
@@ -282,21 +306,43 @@ fn hasContent(fd: posix.fd_t) OpenError!bool {
     return !std.mem.allEqual(u8, &start, 0);
 }
 
+fn readHeader(fd: posix.fd_t) OpenError!?Header {
+    var header: Header = undefined;
+    const bytes = std.mem.asBytes(&header);
+    const read_bytes = posix.pread(fd, bytes, 0) catch return error.System;
+    return if (read_bytes == bytes.len) header else error.Format;
+}
+
+/// As posix.mmap, which takes some errors for impossible; a file system may know better.
+pub fn mapFile(fd: posix.fd_t, bytes: usize) OpenError![]align(std.heap.page_size_min) u8 {
+    const access = posix.PROT.READ | posix.PROT.WRITE;
+    const address = std.c.mmap(null, bytes, access, .{ .TYPE = .SHARED }, fd, 0);
+    if (address == std.c.MAP_FAILED) return error.System;
+    return @as([*]align(std.heap.page_size_min) u8, @ptrCast(@alignCast(address)))[0..bytes];
+}
+
 fn allocate(fd: posix.fd_t, bytes: u64) OpenError!void {
     if (builtin.os.tag != .linux) {
         posix.ftruncate(fd, bytes) catch return error.System;
         return;
     }
-    // Zeroes left by a maker that was killed are taken as they are; anything else goes first.
+    // What a maker that was killed left behind goes first.
     posix.ftruncate(fd, 0) catch return error.System;
-    while (true) switch (posix.errno(std.os.linux.fallocate(fd, 0, 0, @intCast(bytes)))) {
+    // Of the C library: posix.errno sees no error in what the raw system call gives.
+    while (true) switch (posix.errno(std.c.fallocate(fd, 0, 0, @intCast(bytes)))) {
         .SUCCESS => return,
         .INTR => continue,
         .OPNOTSUPP => {
             posix.ftruncate(fd, bytes) catch return error.System;
             return;
         },
-        else => return error.System,
+        else => |err| {
+            // What it has got so far would look like a damaged file to the next one. If not even
+            // this succeeds, the error to report is the first.
+            posix.ftruncate(fd, 0) catch {};
+            std.c._errno().* = @intFromEnum(err);
+            return error.System;
+        },
     };
 }
 
@@ -331,6 +377,15 @@ fn lockByte(fd: posix.fd_t, index: u32, how: enum { wait, try_once }) OpenError!
         .AGAIN, .ACCES => return error.TooManyProcesses,
         else => return error.System,
     };
+}
+
+/// Whether a process has the file open, this one's other openings included.
+fn hasProcesses(fd: posix.fd_t) OpenError!bool {
+    var lock = byteLock(1, posix.F.WRLCK);
+    lock.len = max_processes;
+    const result = posix.system.fcntl(fd, ofd.get, @intFromPtr(&lock));
+    if (posix.errno(result) != .SUCCESS) return error.System;
+    return lock.type != posix.F.UNLCK;
 }
 
 fn unlockByte(fd: posix.fd_t, index: u32) void {

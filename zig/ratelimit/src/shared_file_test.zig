@@ -1,9 +1,10 @@
-//! The table in a file: opening and reopening, a start of the host, and locks of the dead.
+//! The table in a file: opening and reopening, a start of the host, locks of the dead, and damage.
 const std = @import("std");
 const testing = std.testing;
 const clock = @import("clock.zig");
 const Limiter = @import("limiter.zig").Limiter;
-const Rule = @import("rule.zig").Rule;
+const rule_ = @import("rule.zig");
+const Rule = rule_.Rule;
 const shared_file = @import("shared_file.zig");
 const SharedFile = shared_file.SharedFile;
 
@@ -78,6 +79,24 @@ test "a new start of the host forgets the keys, whose times mean nothing any mor
     try testing.expect(try after.check("key", 5));
 }
 
+test "a file in use is not begun anew for another boot id, as a container's may be" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const path = try pathIn(&buffer, &folder);
+    const host = try Opened.open(path, boot);
+    for (0..4) |_| try testing.expect(try host.check("key", 10));
+    if (Opened.open(path, other_boot)) |container| {
+        container.close();
+        return error.TestUnexpectedResult;
+    } else |err| try testing.expectEqual(error.InUse, err);
+    try testing.expect(!try host.check("key", 10));
+    host.close();
+    const container = try Opened.open(path, other_boot);
+    defer container.close();
+    try testing.expect(try container.check("key", 10));
+}
+
 test "a lock of a dead process is taken over, and what it was writing is finished" {
     var folder = testing.tmpDir(.{});
     defer folder.cleanup();
@@ -143,4 +162,95 @@ test "who gets a dead process's number frees its locks" {
     defer first.close();
     try testing.expectEqual(first.file.me + 1, second.file.me);
     try testing.expectEqual(0, second.limiter.table.places[5].shard.head.lock.owner.load(.acquire));
+}
+
+test "a file that cannot be mapped is an error" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    const file = try folder.dir.createFile("file", .{ .read = true });
+    defer file.close();
+    try testing.expectError(error.System, shared_file.mapFile(file.handle, 0));
+}
+
+test "counts that no shard can have are taken anew" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const path = try pathIn(&buffer, &folder);
+    const before = try Opened.open(path, boot);
+    try testing.expect(try before.check("key", 10));
+    for (&before.limiter.table.places) |*place| place.shard.head.used = 50_000_000;
+    before.limiter.table.places[0].shard.quota.total.store(4_000_000_000, .monotonic);
+    before.close();
+    const after = try Opened.open(path, boot);
+    defer after.close();
+    try testing.expectEqual(1, try after.limiter.table.count(Opened.epoch));
+    try testing.expect(try after.check("other", 10));
+    try testing.expectEqual(2, try after.limiter.table.count(Opened.epoch));
+}
+
+/// Makes something of `place` that this library does not write.
+fn damage(random: std.Random, place: anytype) void {
+    const head = place.shard.head;
+    const most = std.math.maxInt(u32);
+    const extremes = [_]u32{ 0, 1, 71, 72, 1 << 31, most - 1, most };
+    inline for (.{ &head.used, &head.sweep_bucket, &head.journal_slot }) |number| {
+        if (random.boolean()) number.* = extremes[random.uintLessThan(usize, extremes.len)];
+    }
+    for (place.shard.buckets) |*bucket| for (bucket) |*slot| switch (random.uintLessThan(u8, 8)) {
+        0 => random.bytes(std.mem.asBytes(slot)),
+        1 => slot.entry.expires_ms = random.int(u64) >> random.int(u6),
+        2 => slot.entry.counts = @bitCast(random.int(u64) | random.int(u64)),
+        3 => slot.lo = random.int(u64),
+        // A copy under the same name.
+        4 => bucket[random.uintLessThan(usize, bucket.len)] = slot.*,
+        else => {},
+    };
+    head.journal_entry = place.shard.buckets[0][0].entry;
+}
+
+test "no damage to the shards stops a process that counts in them" {
+    var folder = testing.tmpDir(.{});
+    defer folder.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const path = try pathIn(&buffer, &folder);
+    var prng = std.Random.DefaultPrng.init(23);
+    const random = prng.random();
+    for (0..40) |_| {
+        const opened = try Opened.open(path, boot);
+        defer opened.close();
+        const limiter = &opened.limiter;
+        const table = &limiter.table;
+        const epoch = Opened.epoch;
+        for (0..300) |i| {
+            if (i % 50 == 0) for (&table.places) |*place| damage(random, place);
+            if (i % 50 == 25) table.places[0].shard.quota.total.store(random.int(u32), .monotonic);
+            var text: [8]u8 = undefined;
+            const key = try std.fmt.bufPrint(&text, "{d}", .{random.uintLessThan(u32, 500)});
+            const rule = try Rule.init(
+                random.enumValue(rule_.Algorithm),
+                random.int(u32) >> random.int(u5),
+                (random.int(u64) >> random.int(u6)) | 1,
+            );
+            const cost = (random.int(u32) >> random.int(u5)) | 1;
+            const now_ms = random.int(u64) >> random.int(u6);
+            limiter.when_full = random.enumValue(@TypeOf(limiter.when_full));
+            _ = try limiter.check(epoch, key, cost, now_ms);
+            _ = try limiter.hit(epoch, key, cost, now_ms);
+            _ = try limiter.hitRule(rule, epoch, key, cost, now_ms);
+            _ = try limiter.peekRule(rule, epoch, key, cost, now_ms);
+            _ = try limiter.windowCounts(rule.window_ms, epoch, key, now_ms);
+            _ = try limiter.logHit(rule, epoch, key, cost, now_ms);
+            _ = try limiter.logRead(rule, epoch, key, now_ms);
+            try limiter.refund(epoch, key, cost, now_ms);
+            if (i % 8 == 0) try limiter.reset(epoch, key, now_ms);
+            if (i % 64 == 0) _ = try table.cleanup(epoch, now_ms);
+            if (i % 256 == 255) try table.clear(epoch);
+        }
+        for (&table.places) |*place| {
+            damage(random, place);
+            // A dead owner's, or the number that the next opening gets.
+            place.shard.head.lock.owner.store(random.uintLessThan(u32, 4), .monotonic);
+        }
+    }
 }

@@ -163,19 +163,20 @@ def test_a_slow_reader_holds_little_memory_and_nobody_up(forge, work, big):
         own.settled(connections=0, gits_running=0)
 
 
-def test_channels_opened_while_a_clone_is_sent(forge, big):
+def test_channels_opened_while_a_clone_is_sent(forge):
     """libssh reads, and opens channels, while the server writes to one of them: the list of
     channels grew under the loop over it. It takes luck, hence the rounds."""
     few, many = 16, 60
-    want = f"want {forge.git('rev-parse', 'HEAD', cwd=big)}\n"
+    repository = forge.large("alice/six", 6)
+    want = f"want {forge.git('rev-parse', 'HEAD', cwd=repository)}\n"
     request = f"{len(want) + 4:04x}{want}00000009done\n".encode()
     with serve(forge, max_channels=many) as own:
-        for turn in range(20):
+        for turn in range(15):
             with RawClient(own) as client:
                 client.log_in(forge.keys["alice"])
-                clone = [client.open(number=number, window=1 << 30) for number in range(few)][0]
+                clone, *_ = [client.open(number=n, window=1 << 30) for n in range(few)]
                 assert clone is not None
-                assert client.request(clone, "exec", string("git-upload-pack 'alice/big'"))
+                assert client.request(clone, "exec", string("git-upload-pack 'alice/six'"))
                 client.send(CHANNEL_DATA, u32(clone), string(request))
                 received, opened = 0, few
                 while received < turn << 16:

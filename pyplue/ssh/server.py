@@ -165,7 +165,7 @@ class GitServer:
         self._requested_port = port
         self._host_key = Path(host_key) if host_key is not None else None
         # What the library gets at the next start; changed together with what it has now.
-        self._table = _table(keys or {})
+        self._table = _Table(keys or {})
         self._changing_table = threading.Lock()
         self._callbacks = Callbacks(authenticate, authorize)
         self._on_push = on_push
@@ -188,10 +188,9 @@ class GitServer:
             if _running is not None:
                 raise SshError("a GitServer runs in this process already: stop() it first")
             if self._watch:
-                self._table = _table(self._watch.load())
+                self._table = _Table(self._watch.load())
             _check(ffi.ssh.plue_ssh_configure(_text(json.dumps(self._config))), SshConfigError)
-            table = _text(json.dumps(self._table))
-            _check(ffi.ssh.plue_ssh_keys_replace(table), SshConfigError)
+            self._table.put_in_force()
             host_key = self._host_key or _default_host_key()
             self._callbacks.set()
             self._events = EventLog()
@@ -285,11 +284,12 @@ class GitServer:
         self._need_own_keys()
         self._need_running()
         text = None if rules is None else _text("\n".join(rules))
-        row = _row(principal, Principal([public_key], rules))
         with self._changing_table:
             added = ffi.ssh.plue_ssh_keys_add(_text(principal), _text(public_key), text)
             _check(added, SshConfigError)
-            self._table = [*_without(self._table, public_key), row]
+            # As the library has read them: with a line break in it, one rule is two.
+            lines = rules and "\n".join(rules).split("\n")
+            self._table.put(principal, Principal([public_key], lines))
 
     def remove_key(self, public_key: str) -> bool:
         """Removes a key at once and for later starts: no new login, no new command. False when it
@@ -297,7 +297,7 @@ class GitServer:
         self._need_own_keys()
         self._need_running()
         with self._changing_table:
-            self._table = _without(self._table, public_key)
+            self._table.remove(public_key)
             return bool(ffi.ssh.plue_ssh_keys_remove(_text(public_key)))
 
     def replace_keys(self, keys: Keys) -> None:
@@ -306,10 +306,10 @@ class GitServer:
         self._replace_keys(keys)
 
     def _replace_keys(self, keys: Keys) -> None:
-        table = _table(keys)
+        table = _Table(keys)
         with self._changing_table:
             if _running is self:
-                _check(ffi.ssh.plue_ssh_keys_replace(_text(json.dumps(table))), SshConfigError)
+                table.put_in_force()
             self._table = table
 
     def _need_own_keys(self) -> None:
@@ -321,7 +321,7 @@ class GitServer:
             raise SshError("this GitServer does not run: start() it first, or use replace_keys")
 
     def _warn_if_closed(self) -> None:
-        with_rules = any(row.get("rules") for row in self._table)
+        with_rules = any(row.get("rules") for row in self._table.rows())
         decides = self._config["authorize"] == "callback"
         if not (with_rules or decides or self._config["default_access"] != "none"):
             logger.warning(
@@ -362,18 +362,38 @@ def libssh_version() -> str:
     return str(ffi.ssh.plue_ssh_libssh_version().decode())
 
 
-def _table(keys: Keys) -> list[dict[str, Any]]:
-    """As plue_ssh_keys_replace takes it."""
-    return [_row(*entry) for entry in keys.items()]
+class _Table:
+    """The keys of a server, as plue_ssh_keys_replace takes them."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._given = [_row(*entry) for entry in keys.items()]
+        self._by_key: dict[str, dict[str, Any]] | None = None
+
+    def rows(self) -> list[dict[str, Any]]:
+        return self._given if self._by_key is None else list(self._by_key.values())
+
+    def put_in_force(self) -> None:
+        _check(ffi.ssh.plue_ssh_keys_replace(_text(json.dumps(self.rows()))), SshConfigError)
+
+    def put(self, principal: str, entry: Principal) -> None:
+        """One key, in the place of the same one."""
+        self._keys()[_plain(entry.keys[0])] = _row(principal, entry)
+
+    def remove(self, public_key: str) -> None:
+        self._keys().pop(_plain(public_key), None)
+
+    def _keys(self) -> dict[str, dict[str, Any]]:
+        # Only now, when the library has taken them: what it refuses may have one of them twice.
+        if self._by_key is None:
+            self._by_key = {
+                _plain(line): {**row, "keys": [line]} for row in self._given for line in row["keys"]
+            }
+        return self._by_key
 
 
-def _without(table: list[dict[str, Any]], public_key: str) -> list[dict[str, Any]]:
-    """The table without this key, whatever the comments are. A blob has one spelling: the library
-    takes no other base64."""
-    key = public_key.split()[:2]
-    return [
-        {**row, "keys": [line for line in row["keys"] if line.split()[:2] != key]} for row in table
-    ]
+def _plain(public_key: str) -> str:
+    """Without the comment. A blob has one spelling: the library takes no other base64."""
+    return " ".join(public_key.split()[:2])
 
 
 def _row(principal: str, entry: Principal | Sequence[str] | str) -> dict[str, Any]:

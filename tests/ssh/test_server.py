@@ -261,7 +261,7 @@ def test_a_key_that_was_removed_stays_so_after_a_restart(start, forge):
 
     assert server.remove_key(mine + " by another name")
     assert restarted() == (1, False)
-    server.add_key("alice", mine, ["read *"])
+    server.add_key("alice", mine, ["read bob/*\nread *"])
     server.add_key("bob", bobs)
     assert restarted() == (3, True)
     server.add_key("alice", mine, [])  # takes its rules away

@@ -204,10 +204,51 @@ let notify: JSCallback | undefined;
 const arrived = () =>
   (notify ??= new JSCallback(() => taking?.(), { returns: "void", threadsafe: true }));
 
+type Row = Principal & { principal: string };
+
+/** The keys of a server, as plue_ssh_keys_replace takes them. */
+class Table {
+  readonly #given: Row[];
+  #byKey: Map<string, Row> | undefined;
+
+  constructor(keys: NonNullable<Options["keys"]>) {
+    this.#given = Object.entries(keys).map(([principal, entry]) => {
+      if (typeof entry === "string") return { principal, keys: [entry] };
+      return Array.isArray(entry) ? { principal, keys: entry } : { principal, ...entry };
+    });
+  }
+
+  putInForce(): void {
+    const rows = this.#byKey ? [...this.#byKey.values()] : this.#given;
+    check(library().plue_ssh_keys_replace(text(JSON.stringify(rows))));
+  }
+
+  /** A row of one key, in the place of the same one. */
+  put(row: Row): void {
+    for (const key of row.keys) this.#keys().set(plain(key), row);
+  }
+
+  remove(key: string): void {
+    this.#keys().delete(plain(key));
+  }
+
+  #keys(): Map<string, Row> {
+    // Only now, when the library has taken them: what it refuses may have one of them twice.
+    return (this.#byKey ??= new Map(
+      this.#given.flatMap((row) => row.keys.map((key) => [plain(key), { ...row, keys: [key] }])),
+    ));
+  }
+}
+
+/** Without the comment. A blob has one spelling: the library takes no other base64. */
+const plain = (key: string): string => key.trim().split(/\s+/, 2).join(" ");
+
 /** Serves the Git repositories below a directory. One per process can run at a time. */
 export class GitServer {
   readonly #repositories: string;
   readonly #options: Options;
+  /** What the library gets at the next start. */
+  #table: Table;
   readonly #record = new Uint8Array(RECORD_MAX);
   #notice = new Uint8Array(RECORD_MAX);
   #poll: ReturnType<typeof setInterval> | undefined;
@@ -215,12 +256,13 @@ export class GitServer {
   constructor(repositories: string, options: Options) {
     this.#repositories = repositories;
     this.#options = options;
+    this.#table = new Table(options.keys ?? {});
   }
 
   /** Binds and serves in the background. Throws SshError, with nothing left running. */
   start(): this {
     if (running) throw new SshError("a GitServer runs in this process already: stop() it first");
-    const { host, port = 2222, hostKey, keys = {}, authenticate, authorize } = this.#options;
+    const { host, port = 2222, hostKey, authenticate, authorize } = this.#options;
     if (!Number.isInteger(port) || port < 0 || port > 65535) {
       throw new SshError(`port is ${port}; it is 0 (any free one) to 65535`);
     }
@@ -235,7 +277,7 @@ export class GitServer {
     };
     const lib = library();
     check(lib.plue_ssh_configure(text(JSON.stringify(configuration))));
-    this.#replace(keys);
+    this.#table.putInForce();
     this.#listen();
     if (!lib.ssh_server_start(port, text(hostKey))) {
       const reason = lastError();
@@ -288,28 +330,36 @@ export class GitServer {
     return JSON.parse(this.#filled(library().plue_ssh_counters(ptr(this.#record), RECORD_MAX)));
   }
 
-  /** Adds a key to the table at once, or gives this principal's key new rules. */
+  /** Adds a key to the table at once and for later starts, or gives this principal's key new rules.
+   * Throws SshError while this server does not run. */
   addKey(principal: string, key: string, rules?: string[]): void {
-    const lines = rules === undefined ? null : text(rules.join("\n"));
-    check(library().plue_ssh_keys_add(text(principal), text(key), lines));
+    this.#needRunning();
+    const lines = rules?.join("\n");
+    const ruleText = lines === undefined ? null : text(lines);
+    check(library().plue_ssh_keys_add(text(principal), text(key), ruleText));
+    // As the library has read them: with a line break in it, one rule is two.
+    this.#table.put({ principal, keys: [key], rules: lines?.split("\n") });
   }
 
-  /** Removes a key at once; false when it was not there. */
+  /** Removes a key at once and for later starts; false when it was not there. Throws SshError while
+   * this server does not run. */
   removeKey(key: string): boolean {
+    this.#needRunning();
+    this.#table.remove(key);
     return library().plue_ssh_keys_remove(text(key));
   }
 
-  /** Puts `keys` in the place of the whole table, all or nothing. */
+  /** Puts `keys` in the place of the whole table, all or nothing; also for later starts. */
   replaceKeys(keys: NonNullable<Options["keys"]>): void {
-    this.#replace(keys);
+    const table = new Table(keys);
+    if (running === this) table.putInForce();
+    this.#table = table;
   }
 
-  #replace(keys: NonNullable<Options["keys"]>): void {
-    const rows = Object.entries(keys).map(([principal, entry]) => {
-      if (typeof entry === "string") return { principal, keys: [entry] };
-      return Array.isArray(entry) ? { principal, keys: entry } : { principal, ...entry };
-    });
-    check(library().plue_ssh_keys_replace(text(JSON.stringify(rows))));
+  /** The library has one table: that of the server that runs. */
+  #needRunning(): void {
+    if (running === this) return;
+    throw new SshError("this GitServer does not run: start() it first, or use replaceKeys");
   }
 
   #listen(): void {

@@ -55,7 +55,7 @@ enum ratelimit_algorithm {
 /* For a key that is not in the table when the table holds max_keys live ones. */
 enum ratelimit_when_full {
     RATELIMIT_WHEN_FULL_DENY = 0,     /* refuse it */
-    RATELIMIT_WHEN_FULL_OVERFLOW = 1, /* all such keys share one count */
+    RATELIMIT_WHEN_FULL_OVERFLOW = 1, /* all such keys share one count for each rule */
     RATELIMIT_WHEN_FULL_ALLOW = 2     /* let it pass, uncounted */
 };
 

@@ -74,9 +74,10 @@ pub const Hasher = struct {
         return .{ .lo = derived.lo, .hi = (derived.hi & ~shard_mask) | (fp.hi & shard_mask) };
     }
 
-    /// A secret for `Fingerprint.salted`, one per `purpose`.
+    /// A secret for `Fingerprint.salted`, one per `purpose`. Derived, since a client may choose the
+    /// purpose's name as its key: no key's fingerprint is a salt.
     pub fn salt(hasher: *const Hasher, purpose: []const u8) Fingerprint {
-        return hasher.hash(purpose);
+        return hasher.derive(hasher.hash(purpose), std.math.maxInt(u64), 0);
     }
 };
 
@@ -143,6 +144,15 @@ test "the fingerprint depends on the seed" {
     const first = hasher.hash("client");
     hasher.init(@splat(8));
     try testing.expect(first.lo != hasher.hash("client").lo);
+}
+
+test "a key named as a salt's purpose is another fingerprint, and meets no key of another salt" {
+    const hasher = try testHasher();
+    defer testing.allocator.destroy(hasher);
+    const one = hasher.salt("one");
+    const two = hasher.salt("two");
+    try testing.expect(hasher.hash("one").lo != one.lo);
+    try testing.expect(hasher.hash("one").salted(two).lo != hasher.hash("two").salted(one).lo);
 }
 
 test "the longest key is hashed, and a derived fingerprint stays in its shard" {

@@ -21,7 +21,7 @@ pub const max_key_bytes = key_hash.max_key_bytes;
 pub const WhenFull = enum(u8) {
     /// The request is refused.
     deny = 0,
-    /// All such keys share one count under the same rule.
+    /// All such keys share one count under the same rule, be it the limiter's or the caller's.
     overflow = 1,
     /// The request passes uncounted: the one policy under which a flood opens the limiter.
     allow = 2,
@@ -35,6 +35,7 @@ pub const Limiter = struct {
     when_full: WhenFull = .deny,
     /// Of this limiter's keys; where limiters share a table, each rule has its own.
     salt: Fingerprint = .{ .lo = 0, .hi = 0 },
+    /// Each rule's shared count is derived from it.
     overflow: Fingerprint = undefined,
     /// Of keys whose rule comes with the call, by algorithm, and last that of logs.
     rule_salts: [rule_salt_count]Fingerprint = undefined,
@@ -357,7 +358,7 @@ pub const Limiter = struct {
                 .reset_after_ms = rule.window_ms,
             },
             .overflow => overflow: {
-                const shared = racy.load(&limiter.overflow);
+                const shared = limiter.overflowPrint(rule);
                 const hit_shared = limiter.hitStored(rule, epoch, shared, cost, now_ms, true);
                 break :overflow hit_shared catch |err| switch (err) {
                     error.Closed => return error.Closed,
@@ -390,6 +391,14 @@ pub const Limiter = struct {
         if (key.len > max_key_bytes) return error.KeyTooLong;
         if (cost == 0) return error.ZeroCost;
         return limiter.table.hasher.hash(key).salted(racy.load(&limiter.salt));
+    }
+
+    /// Entries of other windows and algorithms are no counts of this rule.
+    fn overflowPrint(limiter: *Limiter, rule: Rule) Fingerprint {
+        const hasher = &limiter.table.hasher;
+        const kind = @as(u64, @intFromEnum(rule.algorithm)) << 32 | rule.limit;
+        const of_kind = hasher.derive(racy.load(&limiter.overflow), kind, 0);
+        return hasher.derive(of_kind, rule.window_ms, 0);
     }
 
     fn rulePrint(limiter: *Limiter, salt: usize, key: []const u8, cost: u32) Error!Fingerprint {

@@ -178,6 +178,41 @@ test "a key at its limit stays refused while others flood the table" {
     }
 }
 
+test "in a full table each rule has an overflow of its own" {
+    const rule = try Rule.init(.fixed_window, 1, 1000);
+    const limiter = try open(rule, 50, .overflow);
+    defer close(limiter);
+    var buffer: [16]u8 = undefined;
+    for (0..50) |i| {
+        const key = try std.fmt.bufPrint(&buffer, "{d}", .{i});
+        _ = try limiter.hitRule(try Rule.init(.gcra, 1, 1 << 40), epoch, key, 1, 0);
+    }
+    const hour = try Rule.init(.fixed_window, 5, 3_600_000);
+    const moment = try Rule.init(.fixed_window, 5, 300);
+    const more = try Rule.init(.fixed_window, 6, 3_600_000);
+    const other = try Rule.init(.sliding_window, 5, 3_600_000);
+    for (0..8) |i| {
+        const now_ms = i * 400;
+        try testing.expect((try limiter.hitRule(moment, epoch, "x", 1, now_ms)).allowed == 1);
+        const hourly = try limiter.hitRule(hour, epoch, "x", 1, now_ms);
+        try testing.expectEqual(@intFromBool(i < 5), hourly.allowed);
+        const of_six = try limiter.hitRule(more, epoch, "x", 1, now_ms);
+        try testing.expectEqual(@intFromBool(i < 6), of_six.allowed);
+        const sliding = try limiter.hitRule(other, epoch, "x", 1, now_ms);
+        try testing.expectEqual(@intFromBool(i < 5), sliding.allowed);
+    }
+}
+
+test "no key is the overflow's" {
+    const limiter = try open(try Rule.init(.fixed_window, 1, 1000), 1, .overflow);
+    defer close(limiter);
+    try testing.expect(try limiter.check(epoch, "overflow", 1, 0));
+    try testing.expect(try limiter.check(epoch, "newcomer", 1, 0));
+    try testing.expect(!try limiter.check(epoch, "another", 1, 0));
+    try limiter.reset(epoch, "overflow", 0);
+    try testing.expect(!try limiter.check(epoch, "another", 1, 0));
+}
+
 test "keys that expire make room, without a pause to look for them" {
     const limiter = try open(try Rule.init(.fixed_window, 1, 10), 300, .deny);
     defer close(limiter);

@@ -46,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         print(options.command(options))
     except (jwt.PyJWTError, _RefusedError) as error:
-        print(f"pyplue.jwt: {error}", file=sys.stderr)
+        # Such as the name of an extension that a token wants to be critical.
+        print(f"pyplue.jwt: {_without_controls(str(error))}", file=sys.stderr)
         return 1
     return 0
 
@@ -189,9 +190,13 @@ def _span(text: str) -> int:
 
 
 def _json(value: object) -> str:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    # JSON leaves these control characters as they are; a terminal must not obey a token.
-    return re.sub("[\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
+    # JSON leaves some control characters as they are.
+    return _without_controls(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+def _without_controls(text: str) -> str:
+    """The text with control characters as JSON's escapes: a terminal must not obey a token."""
+    return re.sub("[\0-\x1f\x7f-\x9f]", lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:

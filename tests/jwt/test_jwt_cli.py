@@ -125,6 +125,17 @@ def test_inspect_sends_no_control_characters_to_the_terminal() -> None:
     assert not any(character in done.stdout for character in "\x1b\x07\x9b")
 
 
+@pytest.mark.parametrize("command", ["verify", "inspect"])
+def test_a_refusal_sends_no_control_characters_of_the_token(command: str) -> None:
+    name = "\x1b]0;title\x07\x9b31m\x7f\r\nforged line"
+    header = {"crit": [name], name: 1}
+    done = run(command, jwt.PyJWS().encode(b"{}", SECRET, headers=header))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "\\u001b]0;title" in done.stderr
+    assert not any(character in done.stderr for character in "\x1b\x07\x9b\x7f\r")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize(
     ("claims", "why"),
     [

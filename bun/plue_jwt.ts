@@ -283,7 +283,9 @@ export interface Verified {
 
 /**
  * Verifies with the first of several keys whose signature matches, as rotation needs it: newest
- * first. Only a wrong signature leads to the next key, never an expired or malformed token.
+ * first. Only a wrong signature leads to the next key, never an expired or malformed token. A `kid`
+ * in the header is not looked at: to go by it, read it with `decodeUnverified` and give the one key
+ * that it names.
  *
  * @param keys 1 to 64
  * @throws JwtError

@@ -252,6 +252,8 @@ class PyJWS:
                 " calling decode()."
             )
         token = token_bytes(jwt, options["max_token_bytes"])
+        if token.find(b".") > native.MAX_HEADER_CHARACTERS:
+            raise DecodeError(f"The header is larger than {native.MAX_HEADER_BYTES} bytes")
         try:
             keys = self._prepare(key, options)
             if isinstance(keys, KeySet) and keys.names is not None:

@@ -255,12 +255,13 @@ class PyJWT:
             else:
                 prepared = key if algorithms is None else None
             if type(jwt) is str and jwt.isascii() and "\0" not in jwt:
+                token = jwt.encode()
                 if type(prepared) is KeySet:
-                    prepared = prepared.at_hand(jwt)
+                    prepared = prepared.at_hand(token) if len(token) <= MAX_TOKEN_BYTES else None
                 if type(prepared) is Key:
-                    text = verify_text(prepared.handle, jwt.encode())
-                elif type(prepared) is KeySet and len(jwt) <= MAX_TOKEN_BYTES:
-                    text = verify_any(jwt.encode(), prepared.handles)
+                    text = verify_text(prepared.handle, token)
+                elif type(prepared) is KeySet:
+                    text = verify_any(token, prepared.handles)
                 else:
                     text = None
                 if text is not None:

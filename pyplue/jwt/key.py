@@ -145,14 +145,21 @@ class KeySet:
         self.handles = native.pack_keys([key.handle for key in self.keys])
         self._by_name = dict(zip(self.names or (), self.keys, strict=False))
 
-    def at_hand(self, token: str) -> Key | KeySet | None:
+    def at_hand(self, token: bytes) -> Key | KeySet | None:
         """The keys that may have signed a token: one if its header names it, or all.
 
-        None if the token names none of them.
+        None for a token that is refused: it names none of them, or its header cannot be read, or is
+        too large to be read at all.
         """
         if self.names is None:
             return self
-        kid = unverified_kid(token.partition(".")[0])
+        header = token.partition(b".")[0]
+        if len(header) > native.MAX_HEADER_CHARACTERS:
+            return None
+        try:
+            kid = unverified_kid(header)
+        except (ValueError, RecursionError):
+            return None
         return self if kid is None else self._by_name.get(kid)
 
     def narrowed_to(self, kid: object) -> KeySet:
@@ -179,14 +186,17 @@ class KeySet:
 
 
 @functools.lru_cache(maxsize=128)
-def unverified_kid(header: str) -> str | None:
-    """The `kid` in the header segment of a token, or None. Whoever made the token chose it."""
-    try:
-        members = json.loads(base64url_decode(header).decode())
-        kid = members.get("kid") if isinstance(members, dict) else None
-    except (ValueError, RecursionError):
-        return None
-    return kid if isinstance(kid, str) else None
+def unverified_kid(header: bytes) -> str | None:
+    """The `kid` in the header segment of a token, or None. Whoever made the token chose it.
+
+    Raises:
+        ValueError: The segment is not base64url of a JSON object, or its `kid` is no string.
+        RecursionError: It is nested too deep.
+    """
+    members = json.loads(base64url_decode(header).decode())
+    if not isinstance(members, dict) or not isinstance(members.get("kid", ""), str):
+        raise ValueError("no header of a token")
+    return members.get("kid")
 
 
 _cache: dict[str | bytes, Key] = {}

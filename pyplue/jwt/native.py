@@ -17,6 +17,9 @@ _lib = ffi.jwt
 
 MAX_KEYS_PER_CALL = 64
 MAX_TOKEN_BYTES = 16 * 1024 * 1024
+MAX_HEADER_BYTES = 8192
+MAX_HEADER_CHARACTERS = (MAX_HEADER_BYTES * 4 + 2) // 3
+"""The same in base64url."""
 MAC_BYTES = 32
 
 OK = 0

@@ -25,7 +25,8 @@ _key: Key | KeySet | None = None
 def init(secret: Secret | KeySet) -> None:
     """Sets the secret of this process, or replaces it for all threads at once.
 
-    A `KeySet` keeps the tokens of an older secret valid: `init(KeySet([new, old]))`.
+    A `KeySet` keeps the tokens of an older secret valid: `init(KeySet([new, old]))`. One made from
+    a map goes by `kid`, as in `decode`.
 
     Raises:
         InvalidKeyError: The secret cannot be an HMAC key; the earlier one stays.
@@ -74,7 +75,10 @@ def verify(token: str | bytes) -> dict[str, Any] | None:
         text = token_bytes(token, MAX_TOKEN_BYTES)
     except InvalidTokenError:
         return None
-    payload = native.verify_any(text, key.handles)
+    keys = key.at_hand(text) if isinstance(key, KeySet) else key
+    if keys is None:
+        return None
+    payload = native.verify_any(text, keys.handles)
     if payload is None and native.last_error() == native.UNKNOWN_KEY:
         raise InvalidKeyError("The key was wiped.")
     return None if payload is None else loads(payload)

@@ -10,6 +10,7 @@ import time
 import warnings
 
 import pytest
+from jwt_raw import verify_with
 
 from pyplue import ffi, jwt
 from pyplue.jwt import key as key_module
@@ -212,6 +213,64 @@ def test_any_text_may_be_a_kid(kid) -> None:
 def test_what_cannot_be_a_kid(kid) -> None:
     with pytest.raises(jwt.InvalidTokenError):
         jwt.encode({}, SECRET, headers={"kid": kid})
+
+
+def test_the_session_goes_by_kid_too() -> None:
+    jwt.init(jwt.KeySet({"2026": SECRET, "2025": OLD}))
+    assert jwt.get_unverified_header(jwt.sign({}))["kid"] == "2026"
+    for token in (jwt.sign({}), jwt.encode({}, OLD, headers={"kid": "2025"}), jwt.encode({}, OLD)):
+        assert jwt.verify(token) is not None
+        assert jwt.verify(token.encode()) is not None
+    for wrong in ("2026", "2024", ""):
+        token = jwt.encode({}, OLD, headers={"kid": wrong})
+        assert jwt.verify(token) is None
+        assert jwt.verify(token.encode()) is None
+
+
+def signed(header: bytes) -> str:
+    """A token under any header."""
+    start = base64url_encode(header) + b".e30"
+    mac = ffi.buffer(32)
+    assert ffi.jwt.jwt_mac(jwt.Key(SECRET).handle, start, len(start), mac)
+    return (start + b"." + base64url_encode(mac.raw)).decode()
+
+
+def test_a_header_that_cannot_be_read_is_not_one_without_a_kid() -> None:
+    # Python does not read a number of so many digits, the library does.
+    token = signed(b'{"alg":"HS256","kid":"other","x":%s}' % (b"1" * 5000))
+    keys = jwt.KeySet({"a": SECRET, "b": OLD})
+    with pytest.raises(jwt.DecodeError, match="header"):
+        jwt.decode(token, keys)
+    jwt.init(keys)
+    assert jwt.verify(token) is None
+
+
+@pytest.mark.parametrize("limit", [65536, 16 * 1024 * 1024])
+def test_a_header_is_only_read_up_to_its_limit(limit) -> None:
+    start, end = b'{"alg":"HS256","kid":"a","x":"', b'"}'
+    keys = jwt.KeySet({"a": SECRET, "b": OLD})
+    jwt.init(keys)
+    options = None if limit == 65536 else {"max_token_bytes": limit}
+    key_module.unverified_kid.cache_clear()
+    for size, good in ((8192, True), (8193, False), (40_000, False), (8_000_000, False)):
+        token = signed(start + b"x" * (size - len(start + end)) + end)
+        before = key_module.unverified_kid.cache_info()
+        if good:
+            assert jwt.decode(token, keys, options=options) == {}
+            assert jwt.verify(token) == {}
+            continue
+        for key in (keys, jwt.Key(SECRET)):
+            with pytest.raises(jwt.DecodeError, match="larger than"):
+                jwt.decode(token, key, options=options)
+        assert jwt.verify(token) is None
+        assert key_module.unverified_kid.cache_info() == before
+
+
+def test_c_takes_every_key_that_it_is_given_whatever_kid_says() -> None:
+    # Whoever goes by kid, as KeySet does, finds it before and gives that key alone.
+    keys = [jwt.Key(OLD), jwt.Key(SECRET)]
+    token = jwt.encode({}, SECRET, headers={"kid": "other"})
+    assert verify_with(token.encode(), [key.handle for key in keys]) == (b"{}", 1)
 
 
 def test_a_set_of_keys_checks_claims_as_one_key_does() -> None:

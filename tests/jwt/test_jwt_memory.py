@@ -5,6 +5,8 @@ PYPLUE_JWT_MEMORY_ROUNDS sets how often (default one million; ten million take a
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 from jwt_raw import key, owned
 
 from pyplue import ffi, jwt
+from pyplue.jwt.base64url import base64url_encode
 
 ROUNDS = int(os.environ.get("PYPLUE_JWT_MEMORY_ROUNDS", "1000000"))
 SECRET = b"a secret of more than 32 bytes, for real"
@@ -72,6 +75,19 @@ def test_encode_decode_and_refuse() -> None:
         raise AssertionError("a token was accepted under another key")
 
     assert grown_by(work, ROUNDS // 20) < LIMIT_KIB
+
+
+def test_headers_of_refused_tokens_are_not_kept() -> None:
+    keys = jwt.KeySet({"a": SECRET, "b": "another secret of 32 bytes or more"})
+    numbers = itertools.count()
+
+    def work() -> None:
+        text = json.dumps({"n": next(numbers), "x": "x" * 500_000})
+        token = base64url_encode(text.encode()).decode() + ".e30." + "A" * 43
+        with pytest.raises(jwt.DecodeError, match="larger than"):
+            jwt.decode(token, keys)
+
+    assert grown_by(work, 30) < LIMIT_KIB
 
 
 @pytest.mark.timeout(0)

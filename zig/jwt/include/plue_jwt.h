@@ -173,6 +173,8 @@ typedef struct jwt_options {
 
 /* Verifies with the first of `key_count` keys whose signature matches. Another key is tried only
    after a signature mismatch, never for an expired or malformed token; each handle must be alive.
+   A kid in the header is not looked at: to go by it, read it with jwt_decode_unverified and give the
+   one key that it names.
    `options` null: as jwt_verify. Writes the payload to `out` and, unless `key_index` is null, the
    index of the matching key to it (-1 if none; also set when a later check fails, for example an
    expired token). Returns the payload's length or a negative code. */

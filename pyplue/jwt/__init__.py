@@ -6,7 +6,8 @@
 Beside these, `Key` prepares a secret once, `KeySet` verifies with several keys while a secret is
 being replaced, and `init`, `sign` and `verify` are for one secret per process.
 
-Stricter than PyJWT: see the options `strict_times` and `strict_encode`, on by default here.
+Stricter than PyJWT: see the options `strict_times`, `strict_sub` and `strict_encode`, on by
+default here.
 Always: a registered claim given twice, padded base64url, NaN and Infinity, payloads nested deeper
 than 128 levels, detached payloads and tokens over 64 KiB are refused.
 """

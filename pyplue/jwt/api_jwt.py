@@ -60,6 +60,7 @@ _DEFAULTS: FullOptions = {
     "enforce_minimum_key_length": False,
     "max_token_bytes": MAX_TOKEN_BYTES,
     "strict_times": False,
+    "strict_sub": False,
     "strict_encode": False,
 }
 _VERIFY_CLAIMS = (
@@ -72,9 +73,9 @@ _VERIFY_CLAIMS = (
     "verify_jti",
 )
 _TIMES = ("exp", "nbf", "iat")
-_STRICTER = ("strict_times", "strict_encode")
+_STRICTER = ("strict_times", "strict_sub", "strict_encode")
 
-STRICT: Options = {"strict_times": True, "strict_encode": True}
+STRICT: Options = {"strict_times": True, "strict_sub": True, "strict_encode": True}
 """What the functions of the module add to the options of `PyJWT()`."""
 
 
@@ -88,8 +89,9 @@ class PyJWT:
 
     def __init__(self, options: Options | None = None) -> None:
         self._options = _merge(_DEFAULTS, options)
-        # The one-call way does the default checks. It also takes nothing that the strict options
-        # would refuse, so that these make no difference to it.
+        # The one-call way does the default checks. The strict options make no difference to it: it
+        # takes nothing that `strict_times` and `strict_encode` would refuse, and `_validate_names`
+        # knows `strict_sub`.
         self._is_plain = type(self) is PyJWT and {
             name: value for name, value in self._options.items() if name not in _STRICTER
         } == {name: value for name, value in _DEFAULTS.items() if name not in _STRICTER}
@@ -233,7 +235,7 @@ class PyJWT:
             detached_payload: Not supported.
             audience: What `aud` must be or contain; of several names one suffices. A token with
                 `aud` is refused when this is not given.
-            subject: What `sub` must be.
+            subject: What `sub` must be. Whether it may be missing says the option `strict_sub`.
             issuer: What `iss` must be, or a container that it must be in.
             leeway: Seconds by which `exp`, `nbf` and `iat` may be off.
 
@@ -420,6 +422,8 @@ class PyJWT:
         if options["verify_aud"]:
             self._validate_aud(payload, audience, strict=options["strict_aud"])
         if options["verify_sub"]:
+            if subject is not None and options["strict_sub"] and "sub" not in payload:
+                raise MissingRequiredClaimError("sub")
             self._validate_sub(payload, subject)
         if options["verify_jti"]:
             self._validate_jti(payload)

@@ -19,7 +19,8 @@ class Options(TypedDict, total=False):
     """What `decode`, `encode` and a `PyJWT` object can be told.
 
     The `verify_` options are on unless `verify_signature` is off: then each is off unless it is
-    asked for. A claim that is absent passes its check; `require` is for those that must be there.
+    asked for. A claim that is absent passes its check, unless a value for it is given to `decode`;
+    `require` is for those that must be there.
     """
 
     verify_signature: bool
@@ -50,6 +51,9 @@ class Options(TypedDict, total=False):
     """`exp`, `nbf` and `iat` are JSON numbers (RFC 7519, 2: NumericDate). Off: also a string of
     digits or a boolean, as PyJWT takes them. Default: on for the functions of the module, off for
     a `PyJWT()` that is made without options."""
+    strict_sub: bool
+    """Where `subject` is given, a token without `sub` is refused, as one without `aud` or `iss` is
+    where these are given. Off: it passes, as in PyJWT. Default: as `strict_times`."""
     strict_encode: bool
     """`encode` refuses claims and headers which `decode` would always refuse. Default: as
     `strict_times`."""
@@ -71,4 +75,5 @@ class FullOptions(TypedDict):
     enforce_minimum_key_length: bool
     max_token_bytes: int
     strict_times: bool
+    strict_sub: bool
     strict_encode: bool

@@ -198,6 +198,21 @@ def test_expected_names_are_checked_the_short_and_the_long_way() -> None:
             jwt.decode(token, KEY, options=options, audience=5)
 
 
+def test_a_subject_that_is_expected_must_be_there() -> None:
+    token = jwt.encode({"iss": "i"}, KEY)
+    as_pyjwt = jwt.PyJWT()
+    strict = jwt.PyJWT({"strict_sub": True})
+    for more in ({}, {"options": {}}, {"leeway": 5}):
+        for decode in (jwt.decode, jwt.decode_complete, strict.decode):
+            with pytest.raises(jwt.MissingRequiredClaimError) as caught:
+                decode(token, KEY, subject="s", **more)
+            assert caught.value.claim == "sub"
+        assert as_pyjwt.decode(token, KEY, subject="s", **more) == {"iss": "i"}
+    for off in ("strict_sub", "verify_sub"):
+        assert jwt.decode(token, KEY, subject="s", options={off: False}) == {"iss": "i"}
+    assert jwt.decode(token, KEY) == {"iss": "i"}
+
+
 def test_types_of_names_are_checked_the_short_and_the_long_way() -> None:
     for claims, error in (({"sub": 5}, jwt.InvalidSubjectError), ({"jti": 5}, jwt.InvalidJTIError)):
         token = jwt.PyJWT().encode(claims, KEY)

@@ -76,6 +76,7 @@ def test_verify_prints_the_claims() -> None:
         ('{"aud":"a"}', [], "audience"),
         ('{"iss":"a"}', ["--issuer", "b"], "issuer"),
         ('{"sub":"a"}', ["--subject", "b"], "subject"),
+        ('{"iss":"a"}', ["--subject", "b"], "sub"),
     ],
 )
 def test_verify_refuses_and_says_why(claims: str, arguments: list[str], why: str) -> None:

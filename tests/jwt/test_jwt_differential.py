@@ -205,6 +205,7 @@ arguments = st.fixed_dictionaries(
         ),
         "audience": absent_or("a", "z", ["a", "z"], [], 5, b"a"),
         "issuer": absent_or("a", ["a", "z"], {"z"}, 5),
+        "subject": absent_or("a"),
         "leeway": absent_or(0, 5000, 50000, 200000.5, timedelta(seconds=50000)),
     }
 )
@@ -284,6 +285,11 @@ STRICTER: dict[str, Rule] = {
         call.strict
         and rule_for_payload(lambda p: any(isinstance(p.get(t), (str, bool)) for t in TIMES))(call)
     ),
+    "sub expected and missing": lambda call: (
+        call.strict
+        and "subject" in call.arguments
+        and rule_for_payload(lambda p: "sub" not in p)(call)
+    ),
     "algorithms none": lambda call: call.arguments.get("algorithms") == ["none"],
 }
 
@@ -298,6 +304,7 @@ SINCE_2_9: dict[str, Rule] = {
     "times of a type that int() does not know": rule_for_payload(
         lambda p: any(isinstance(p.get(t, 0), (list, dict, type(None), float)) for t in TIMES)
     ),
+    "a subject, which 2.9 does not know": lambda call: "subject" in call.arguments,
     "issuer of another type": lambda call: "issuer" in call.arguments,
     "an empty secret or a JWK": lambda call: call.arguments["key"] in ("", b"", JWK),
     "a number of segments that is not three": lambda call: call.token.count(".") != 2,

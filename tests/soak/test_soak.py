@@ -12,10 +12,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from soak import ssh_load
 from soak.judge import TOLERANCES, Tolerance, trend
 
 HERE = Path(__file__).resolve().parent
@@ -81,6 +83,45 @@ def test_a_descriptor_lost_every_three_minutes_rises_and_busy_ones_do_not():
 def test_too_few_samples_are_no_verdict():
     assert trend([], [], Tolerance(1)) is None
     assert trend(TIMES[:20], noisy(1, 0)[:20], Tolerance(1)) is None
+
+
+# ---- what a load checks --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seen_at", "read_takes_s", "failures"),
+    [
+        (0.5, 0.2, []),
+        (1.2, 2.5, []),  # this read has logged in before, and the machine is slow
+        (2.9, 0.5, []),
+        (3.2, 0.5, ["guest reads: not False in time"]),
+        (1e9, 0.2, ["guest reads: not False in time"]),
+    ],
+)
+def test_a_change_is_late_when_a_read_that_begins_late_has_not_seen_it(
+    monkeypatch: pytest.MonkeyPatch, seen_at: float, read_takes_s: float, failures: list[str]
+):
+    now = 0.0
+    failed: list[str] = []
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def reads(_: str) -> bool:
+        answer = now < seen_at
+        sleep(read_takes_s)
+        return answer
+
+    def check(holds: bool, what: str) -> bool:
+        if not holds:
+            failed.append(what)
+        return holds
+
+    monkeypatch.setattr(ssh_load, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    load = SimpleNamespace(check=check)
+    ssh_load.Soak.becomes(SimpleNamespace(load=load, reads=reads), False, "guest")
+    assert failed == failures
 
 
 # ---- the command --------------------------------------------------------------------------------

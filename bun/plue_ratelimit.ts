@@ -260,7 +260,10 @@ export class RateLimiter {
     return decision();
   }
 
-  /** Takes back a request that passed, where it turns out that it should not count. */
+  /**
+   * Takes back a request that passed just now, where it turns out that it should not count. Not for
+   * one whose `resetAfterMs` has gone by: it counts no more, and another would be taken back.
+   */
   refund(key: string, cost = 1): void {
     if (!native.ratelimit_refund(this.#handle, keyPointer, putKey(key), cost)) throw lastError();
   }

@@ -17,10 +17,15 @@ class FixedWindow:
         used = self.used(now)
         if used + cost > self.limit:
             return False
-        if used == 0:
+        if self.start is None or now >= self.start + self.window:
             self.start = now
         self.count = used + cost
         return True
+
+    def refund(self, cost: int, until: int) -> None:
+        """`until` is when the window of the request ended, or less than a window earlier."""
+        if self.start is not None and self.start < until:
+            self.count = max(0, self.count - cost)
 
 
 class SlidingWindow:
@@ -47,10 +52,19 @@ class SlidingWindow:
         self.current += cost
         return True
 
+    def refund(self, cost: int, until: int) -> None:
+        """`until` is when the window of the request has faded, or less than a window earlier."""
+        if self.start is None:
+            return
+        if self.start + self.window < until:
+            self.current = max(0, self.current - cost)
+        elif self.start < until:
+            self.previous = max(0, self.previous - cost)
+
 
 class Gcra:
     def __init__(self, limit: int, window: int) -> None:
-        self.limit, self.window, self.arrival = limit, window, Fraction(0)
+        self.limit, self.window, self.arrival, self.last = limit, window, Fraction(0), 0
 
     def used(self, now: int) -> Fraction:
         if self.limit == 0:
@@ -62,7 +76,13 @@ class Gcra:
         if used + cost > self.limit:
             return False
         self.arrival = now + (used + cost) * Fraction(self.window, self.limit)
+        self.last = now
         return True
+
+    def refund(self, cost: int, until: int) -> None:
+        """`until` is when the bucket would have been full again after the request."""
+        undrained = max(0, until - self.last)
+        self.arrival -= min(cost * Fraction(self.window, self.limit), undrained)
 
 
 MODELS = {"fixed-window": FixedWindow, "sliding-window": SlidingWindow, "gcra": Gcra}

@@ -201,11 +201,16 @@ def _key(limit: str, name: str) -> str:
 
 
 class Passage:
-    """A request that was let in: gives back what its response shows not to count."""
+    """A request that was let in: gives back what its response shows not to count, as far as it
+    still counts when the response comes. `begun` is when `time.monotonic` said it was counted, or
+    before."""
 
-    def __init__(self, guard: Guard, counted: list[tuple[Limit, str, Decision]]) -> None:
+    def __init__(
+        self, guard: Guard, counted: list[tuple[Limit, str, Decision]], begun: float
+    ) -> None:
         self._guard = guard
         self._counted = counted
+        self._begun = begun
         self._settled = False
 
     def settle(self, status: int) -> None:
@@ -213,11 +218,14 @@ class Passage:
         if self._settled:
             return
         self._settled = True
+        passed_s = time.monotonic() - self._begun
         for i, (limit, key, decision) in enumerate(self._counted):
-            if limit.counts(status):
+            left_s = decision.reset_after - passed_s
+            # Where the table was full nothing stands under this key, or what others counted.
+            if limit.counts(status) or left_s <= 0 or decision.table_full:
                 continue
             try:
-                limit.limiter.refund(key, limit.cost)
+                limit.limiter.refund(key, limit.cost, left_s)
             except RateLimitError as error:
                 logger.error("%s: a request stays counted: %s", limit.name, error)
                 continue
@@ -287,6 +295,7 @@ class Guard:
     def admit(self, request: Request) -> Passage | Answer:
         """Counts the request; an Answer when it is refused."""
         counted: list[tuple[Limit, str, Decision]] = []
+        passage = Passage(self, counted, time.monotonic())
         for limit in self.limits:
             name = limit.key(request)
             if name is None:
@@ -298,11 +307,12 @@ class Guard:
                 logger.error("%s: a request cannot be counted: %s", limit.name, error)
                 if self._on_error == "allow":
                     continue
-                return self._refuse(request, Refusal(SERVICE_UNAVAILABLE))
+                return self._refuse(request, passage, Refusal(SERVICE_UNAVAILABLE))
             if not decision.allowed:
-                return self._refuse(request, Refusal(TOO_MANY_REQUESTS, limit, decision))
+                refusal = Refusal(TOO_MANY_REQUESTS, limit, decision)
+                return self._refuse(request, passage, refusal)
             counted.append((limit, key, decision))
-        return Passage(self, counted)
+        return passage
 
     def headers(
         self, states: Sequence[tuple[Limit, Decision]], present: Iterable[tuple[str, str]] = ()
@@ -319,7 +329,9 @@ class Guard:
             found += fields(limit, decision, ietf=self._ietf, legacy=legacy)
         return found
 
-    def _refuse(self, request: Request, refusal: Refusal) -> Answer:
+    def _refuse(self, request: Request, passage: Passage, refusal: Refusal) -> Answer:
+        # The limits before the one that refuses have counted the request: this is its response.
+        passage.settle(refusal.status)
         content_type, body = self._answer(refusal)
         headers = [
             ("content-type", content_type),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -40,6 +41,8 @@ MAX_KEY_BYTES = 1024
 _SURELY_SHORT = MAX_KEY_BYTES // 4
 _MAX_U32 = 2**32 - 1
 _NEVER = 2**64 - 1
+# Beyond the end of any window, and still a u64 when a float has rounded it.
+_FAR_MS = 2.0**63
 # struct ratelimit_decision of plue_ratelimit.h.
 _DECISION = struct.Struct("=IIIIQQ")
 # RATELIMIT_ERROR_BATCH_SHAPE there: the keys are not as many as the call says.
@@ -192,15 +195,28 @@ class RateLimiter:
         retry = math.inf if retry_ms == _NEVER else retry_ms / 1000
         return Decision(allowed == 1, limit, remaining, retry, reset_ms / 1000, full == 1)
 
-    def refund(self, key: str | bytes, cost: int = 1) -> None:
-        """Takes back a request that passed, where it turns out that it should not count."""
+    def refund(self, key: str | bytes, cost: int = 1, left: float | None = None) -> None:
+        """Takes back a request that passed, where it turns out that it should not count.
+
+        Args:
+            key: That of the request.
+            cost: That of the request.
+            left: For how many seconds it still counts: the `reset_after` of its decision less the
+                time since. It says in which window the request was counted, and no more is given
+                back than was counted in what still counts: nothing from a fixed window that came
+                later, from a sliding window only what its own window still weighs, from a bucket
+                only what had not drained when the key's last request came. Left out, the request
+                passed just now.
+        """
         data = _encode(key)
         cost = _whole(cost, "cost", 1)
         arguments = (self._handle, data, len(data), cost)
-        if self._clock is None:
+        if left is None:
             done = _native.ratelimit_refund(*arguments)
         else:
-            done = _native.ratelimit_refund_at(*arguments, int(self._clock() * 1000))
+            now = time.clock_gettime(time.CLOCK_MONOTONIC) if self._clock is None else self._clock()
+            until_ms = min(max(0.0, (now + left) * 1000), _FAR_MS)
+            done = _native.ratelimit_refund_at(*arguments, int(until_ms))
         if not done:
             raise last_error(self.shared)
 

@@ -119,10 +119,15 @@ class StoredRateLimiter:
         _check_cost(cost)
         return self._describe(key, cost)
 
-    def refund(self, key: str | bytes, cost: int = 1) -> None:
+    def refund(self, key: str | bytes, cost: int = 1, left: float | None = None) -> None:
         """As `RateLimiter.refund`. What the window before this one holds stays counted."""
         _check_cost(cost)
         name = self._name(key)
+        # What may be left when the request's own window is over: a sliding window goes on to weigh
+        # it, a fixed one's end is rounded, and then told half a second later.
+        past = self.window if self.algorithm == "sliding-window" else 2 * ROUNDING_S
+        if left is not None and left <= past:
+            return
         with _reached():
             if self.algorithm == "fixed-window":
                 if self._storage.get(name) >= cost:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import struct
+import time
+from fractions import Fraction
 
 import pytest
 from hypothesis import example, given, settings
@@ -84,6 +86,91 @@ def test_every_step_is_the_models(algorithm: str, limit: int, window: int, steps
             reset = round(decision.reset_after * 1000)
             assert model.used(clock.now + reset) == 0
             assert reset == 0 or model.used(clock.now + reset - 1) > 0
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@settings(max_examples=150, deadline=None)
+@given(
+    limit=st.integers(1, 12),
+    window=st.integers(1, 1000),
+    steps=st.lists(
+        st.tuples(
+            st.one_of(st.integers(0, 30), st.integers(0, 1500)),
+            st.integers(1, 5),
+            # Which of the requests that have passed is given back, and how much too early its end
+            # is told.
+            st.one_of(st.none(), st.tuples(st.integers(0, 9), st.integers(0, 2))),
+        ),
+        max_size=40,
+    ),
+)
+def test_refunds_are_the_models(algorithm: str, limit: int, window: int, steps):
+    clock = Clock()
+    model = MODELS[algorithm](limit, window)
+    passed: list[tuple[int, int]] = []
+    with limiter_at(clock, algorithm, limit, window) as limiter:
+        for pause, cost, back in steps:
+            clock.now += pause
+            if back is not None and passed:
+                which, early = back
+                counted, until = passed.pop(which % len(passed))
+                until -= min(early, window - 1)
+                limiter.refund("key", counted, (until - clock.now) / 1000)
+                model.refund(counted, until)
+            else:
+                decision = limiter.hit("key", cost)
+                assert decision.allowed == model.hit(clock.now, cost)
+                if decision.allowed:
+                    passed.append((cost, clock.now + round(decision.reset_after * 1000)))
+            assert limiter.remaining("key") == max(0, math.floor(limit - model.used(clock.now)))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@given(
+    window=st.integers(1, 300),
+    cost=st.integers(1, 5),
+    hits=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 3)), max_size=12),
+    late=st.integers(0, 700),
+    later=st.integers(0, 700),
+)
+def test_no_more_is_given_back_than_still_counts(
+    algorithm: str, window: int, cost: int, hits, late: int, later: int
+):
+    """Against the same requests without the one that is given back."""
+    limit = 1000
+    model, without = MODELS[algorithm](limit, window), MODELS[algorithm](limit, window)
+    now = 1000
+    # Both begin a window at once.
+    assert model.hit(now, 1) and without.hit(now, 1)
+    assert model.hit(now, cost)
+    until = {
+        "fixed-window": now + window,
+        "sliding-window": now + 2 * window,
+        "gcra": now + math.ceil(Fraction((cost + 1) * window, limit)),
+    }[algorithm]
+    for pause, other in hits:
+        now += pause
+        assert model.hit(now, other) and without.hit(now, other)
+    model.refund(cost, until)
+    # Of a bucket the end is told in whole milliseconds.
+    rounding = Fraction(limit, window) if algorithm == "gcra" else 0
+    for moment in (now, now + late, now + late + later):
+        assert model.used(moment) + rounding >= without.used(moment)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_refund_at_once_leaves_nothing_behind(algorithm: str):
+    with RateLimiter(7, "1h", algorithm=algorithm) as limiter:
+        for _ in range(20):
+            before = time.monotonic()
+            decision = limiter.hit("key", 7)
+            assert decision.allowed
+            limiter.refund("key", 7, decision.reset_after - (time.monotonic() - before))
+            # One request of 7 drains from a bucket in half a second per thousandth.
+            assert limiter.remaining("key") >= (6 if algorithm == "gcra" else 7)
+            limiter.reset("key")
+        for left in (math.inf, -math.inf, math.nan, -5.0, 1e300):
+            limiter.refund("key", 1, left)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

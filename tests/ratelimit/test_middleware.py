@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,7 +20,7 @@ import pytest
 from ratelimit_servers import serve_asgi, serve_wsgi
 
 from pyplue.ratelimit import RateLimiter, asgi, wsgi
-from pyplue.ratelimit.http import Limit, Request, by_user, plain
+from pyplue.ratelimit.http import Guard, Limit, Passage, Request, by_user, plain
 
 Serve = Callable[..., contextlib.AbstractContextManager[httpx.Client]]
 
@@ -315,6 +316,66 @@ def test_failed_logins_cannot_slip_through_at_once(serve: Serve):
                 time.sleep(0.01)
             gate.set()
         assert sorted(attempt.result().status_code for attempt in tries) == [401] * 3 + [429] * 7
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "later"), [("fixed-window", 0), ("sliding-window", 10.5), ("gcra", 0)]
+)
+def test_an_answer_that_comes_late_gives_nothing_of_a_later_window_back(
+    monkeypatch: pytest.MonkeyPatch, algorithm: Any, later: float
+):
+    now = 1000.0005
+    times = SimpleNamespace(monotonic=lambda: now, time=time.time)
+    monkeypatch.setattr("pyplue.ratelimit.http.time", times)
+    limiter = RateLimiter(2, 10, algorithm=algorithm, clock=times.monotonic)
+    guard = Guard([Limit("login", limiter, count="failed")])
+
+    def admit() -> Passage:
+        environ = {"REQUEST_METHOD": "GET", "REMOTE_ADDR": "192.0.2.1"}
+        passage = guard.admit(wsgi.WsgiRequest(environ, guard.client))
+        assert isinstance(passage, Passage)
+        return passage
+
+    slow = admit()
+    now += 10
+    failed = admit()
+    slow.settle(200)
+    failed.settle(401)
+    now += later
+    assert limiter.remaining("login:192.0.2.1") == 1
+    # In time, and without another's request between, all of it is given back.
+    now += 100
+    good = admit()
+    now += 4
+    good.settle(200)
+    assert limiter.remaining("login:192.0.2.1") == 2
+
+
+def test_what_is_counted_nowhere_is_not_given_back():
+    limiter = RateLimiter(1, 60, max_keys=1, when_full="allow")
+    assert limiter.check("other")
+    guard = Guard([Limit("a", limiter, count="failed")])
+    environ = {"REQUEST_METHOD": "GET", "REMOTE_ADDR": "192.0.2.1"}
+    uncounted = guard.admit(wsgi.WsgiRequest(environ, guard.client))
+    limiter.clear()
+    assert limiter.check("a:192.0.2.1")
+    assert isinstance(uncounted, Passage)
+    uncounted.settle(200)
+    assert limiter.remaining("a:192.0.2.1") == 0
+
+
+def test_a_refusal_is_a_failed_response_to_the_limits_before_it(serve: Serve):
+    successful = RateLimiter(2, 60)
+    failed = RateLimiter(9, 60)
+    limits = [
+        Limit("sign-up", successful, count="successful"),
+        Limit("errors", failed, count="failed"),
+        Limit("all", RateLimiter(1, 60)),
+    ]
+    with serve(*limits) as http:
+        assert statuses(http, 4) == [200, 429, 429, 429]
+    assert successful.remaining("sign-up:127.0.0.1") == 1
+    assert failed.remaining("errors:127.0.0.1") == 6
 
 
 def test_a_request_can_cost_more(serve: Serve):

@@ -68,6 +68,16 @@ def test_cost_and_refund(url: str, algorithm: str):
     assert limiter.remaining("nobody") == 10
 
 
+@pytest.mark.parametrize(("algorithm", "past"), [("fixed-window", 1), ("sliding-window", 60)])
+def test_a_refund_comes_from_the_requests_own_window(url: str, algorithm: str, past: float):
+    limiter = RateLimiter.from_url(url, 10, 60, algorithm=algorithm)
+    decision = limiter.hit("k", cost=3)
+    limiter.refund("k", 3, past)
+    assert limiter.remaining("k") == 7
+    limiter.refund("k", 3, decision.reset_after)
+    assert limiter.remaining("k") == 10
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_whoever_waits_as_told_passes(url: str, algorithm: str):
     limiter = RateLimiter.from_url(url, 1, 1, algorithm=algorithm)

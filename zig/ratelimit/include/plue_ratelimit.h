@@ -150,15 +150,21 @@ int32_t ratelimit_hit(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, 
 /* What ratelimit_hit would answer; counts nothing. */
 int32_t ratelimit_peek(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                        ratelimit_decision *decision);
-/* Takes back a request that passed, where it turns out that it should not count. */
+/* Takes back a request that passed just now, where it turns out that it should not count. */
 bool ratelimit_refund(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost);
-/* The three at a time of the caller's, for tests and simulations: do not mix with the others. */
+/* Hit and peek at a time of the caller's, for tests and simulations: do not mix with the others,
+   whose times are those of CLOCK_MONOTONIC. */
 int32_t ratelimit_hit_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                          uint64_t now_ms, ratelimit_decision *decision);
 int32_t ratelimit_peek_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
                           uint64_t now_ms, ratelimit_decision *decision);
+/* Takes back a request that passed some time ago. `until_ms` is when it stops counting: the time of
+   its hit plus reset_after_ms of its decision, or a little earlier. Given back is no more than was
+   counted in what still counts: from a fixed window as long as it lasts; from a sliding window's
+   count of its own, which may be the one before the current by now; from a bucket what of it had not
+   drained when the key's last request came. Of a request with table_full nothing is. */
 bool ratelimit_refund_at(uint32_t limiter, const uint8_t *key, uint32_t key_bytes, uint32_t cost,
-                         uint64_t now_ms);
+                         uint64_t until_ms);
 /* Checks `count` keys, in order, and writes 1 or 0 for each to `allowed`. The keys follow one
    another in `keys`, with their lengths in `lengths`, or, where that is null, with a NUL between
    two. Returns how many are allowed, or an error: then `allowed` is all 0, though keys before the

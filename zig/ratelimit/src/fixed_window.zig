@@ -16,8 +16,10 @@ pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     return .{ .expires_ms = entry.expires_ms, .counts = .of(count + cost, 0) };
 }
 
-/// Takes back what `take` counted.
-pub fn giveBack(entry: Entry, cost: u32) Entry {
+/// Takes back what `take` counted in the window that ended at `until_ms`, if it is this one: the
+/// next ends a window later at least.
+pub fn giveBack(rule: Rule, entry: Entry, until_ms: u64, cost: u32) Entry {
+    if (entry.expires_ms -| until_ms >= rule.window_ms) return entry;
     return .{ .expires_ms = entry.expires_ms, .counts = .{ .a = entry.counts.a -| cost } };
 }
 

@@ -2,7 +2,8 @@
 //! arrival time (TAT) at which the bucket will be full again. A burst of `limit` passes at once,
 //! then one request per window/limit. Times are in milliseconds times `limit`, so that nothing is
 //! rounded.
-//! Entry: `expires_ms` is the TAT rounded up to a millisecond, `a` what was added, in 1/limit ms.
+//! Entry: `expires_ms` is the TAT rounded up to a millisecond, `a` what was added, in 1/limit ms,
+//! `b` how long before `expires_ms` the last request came.
 const std = @import("std");
 const rule_ = @import("rule.zig");
 const Rule = rule_.Rule;
@@ -25,17 +26,30 @@ pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     return entryOf(rule, now_ms, after);
 }
 
-/// Takes back what `take` counted.
-pub fn giveBack(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Entry {
+/// Takes back what `take` counted when it set the TAT to `until_ms`: no more than had not
+/// drained when the last request came, which may have found the bucket full without it.
+pub fn giveBack(rule: Rule, entry: Entry, until_ms: u64, cost: u32) Entry {
     if (rule.limit == 0) return entry;
-    return entryOf(rule, now_ms, debt(rule, entry, now_ms) -| wide(cost) * rule.window_ms);
+    const last_ms = entry.expires_ms -| entry.counts.b;
+    const undrained = wide(until_ms -| last_ms) * rule.limit;
+    const tat = wide(entry.expires_ms) * rule.limit -| entry.counts.a;
+    const owed = tat -| @min(wide(cost) * rule.window_ms, undrained);
+    const expires_ms = divideUp(owed, rule.limit);
+    const b = @as(u64, entry.counts.b) -| (entry.expires_ms - expires_ms);
+    return .{
+        .expires_ms = expires_ms,
+        .counts = .of(@intCast(wide(expires_ms) * rule.limit - owed), @intCast(b)),
+    };
 }
 
 inline fn entryOf(rule: Rule, now_ms: u64, owed: u128) Entry {
     const ahead_ms = divideUp(owed, rule.limit);
     return .{
         .expires_ms = now_ms +| ahead_ms,
-        .counts = .of(@intCast(wide(ahead_ms) * rule.limit - owed), 0),
+        .counts = .of(
+            @intCast(wide(ahead_ms) * rule.limit - owed),
+            @intCast(@min(ahead_ms, std.math.maxInt(u32))),
+        ),
     };
 }
 

@@ -363,7 +363,7 @@ pub export fn ratelimit_peek_at(
 }
 
 pub export fn ratelimit_refund(handle: u32, key: ?[*]const u8, key_bytes: u32, cost: u32) bool {
-    return ratelimit_refund_at(handle, key, key_bytes, cost, clock.preciseMs());
+    return ratelimit_refund_at(handle, key, key_bytes, cost, rule_.never_ms);
 }
 
 pub export fn ratelimit_refund_at(
@@ -371,11 +371,11 @@ pub export fn ratelimit_refund_at(
     key: ?[*]const u8,
     key_bytes: u32,
     cost: u32,
-    now_ms: u64,
+    until_ms: u64,
 ) bool {
     const instance = find(handle) catch |err| return refuse(err);
     const bytes = keyOf(key, key_bytes) catch |err| return refuse(err);
-    instance.limiter.refund(handle, bytes, cost, now_ms) catch |err| return refuse(err);
+    instance.limiter.refund(handle, bytes, cost, until_ms) catch |err| return refuse(err);
     return true;
 }
 

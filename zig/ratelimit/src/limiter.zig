@@ -241,19 +241,20 @@ pub const Limiter = struct {
         };
     }
 
-    /// Takes back a request that passed, as if it had not been made.
+    /// Takes back a request that passed, as if it had not been made; see `Rule.giveBack`.
     pub fn refund(
         limiter: *Limiter,
         epoch: u32,
         key: []const u8,
         cost: u32,
-        now_ms: u64,
+        until_ms: u64,
     ) Error!void {
         const fp = try limiter.fingerprint(key, cost);
-        const place = try limiter.table.acquire(epoch, fp, now_ms);
+        // The time makes no difference, and at 0 nobody's entry is dead.
+        const place = try limiter.table.acquire(epoch, fp, 0);
         defer limiter.table.release(place);
         const slot = place.shard.find(fp) orelse return;
-        place.shard.update(slot, limiter.rule.giveBack(slot.entry, now_ms, cost));
+        place.shard.update(slot, limiter.rule.giveBack(slot.entry, until_ms, cost));
     }
 
     /// Forgets the key, under every rule.

@@ -114,13 +114,40 @@ test "what is given back leaves the limit as it was" {
         const rule = try Rule.init(algorithm, 7, 1000);
         const first = rule.take(.none, 100, 3).?;
         const second = rule.take(first, 150, 4).?;
-        const returned = rule.giveBack(second, 160, 4);
+        const returned = rule.giveBack(second, second.expires_ms, 4);
         try testing.expectEqual(
             rule.describe(first, 160, 1).remaining,
             rule.describe(returned, 160, 1).remaining,
         );
-        try testing.expectEqual(7, rule.describe(rule.giveBack(second, 160, 99), 160, 1).remaining);
+        const nothing = rule.giveBack(second, rule_.never_ms, 99);
+        try testing.expectEqual(7, rule.describe(nothing, 160, 1).remaining);
     }
+}
+
+test "what is given back late comes from nobody else's window" {
+    const fixed = try Rule.init(.fixed_window, 7, 1000);
+    const early = fixed.take(.none, 100, 3).?;
+    const next = fixed.take(early, 1100, 5).?;
+    try testing.expectEqual(next, fixed.giveBack(next, early.expires_ms, 3));
+
+    const sliding = try Rule.init(.sliding_window, 9, 1000);
+    const first = sliding.take(.none, 100, 3).?;
+    const second = sliding.take(first, 1100, 4).?;
+    const expected: rule_.Entry.Counts = .{ .a = 0, .b = 4 };
+    try testing.expectEqual(expected, sliding.giveBack(second, first.expires_ms, 3).counts);
+    const third = sliding.take(second, 2100, 2).?;
+    try testing.expectEqual(third, sliding.giveBack(third, first.expires_ms, 3));
+    const much_later = sliding.take(third, 9000, 2).?;
+    try testing.expectEqual(much_later, sliding.giveBack(much_later, third.expires_ms, 2));
+
+    // One request in 100 ms drains.
+    const bucket = try Rule.init(.gcra, 10, 1000);
+    const drained = bucket.take(.none, 100, 2).?;
+    const after = bucket.take(drained, 400, 5).?;
+    try testing.expectEqual(after, bucket.giveBack(after, drained.expires_ms, 2));
+    const half = bucket.take(drained, 250, 5).?;
+    const without = bucket.take(.none, 250, 5).?;
+    try testing.expectEqual(without, bucket.giveBack(half, drained.expires_ms, 2));
 }
 
 test "extremes of every number are answered" {
@@ -136,6 +163,7 @@ test "extremes of every number are answered" {
             const entry = rule.take(.none, now, @truncate(cost)) orelse continue;
             _ = rule.take(entry, later, @truncate(cost));
             _ = rule.giveBack(entry, later, @truncate(cost));
+            _ = rule.giveBack(entry, rule_.never_ms, @truncate(cost));
             const said = rule.describe(entry, later, @truncate(cost));
             try testing.expect(said.remaining <= rule.limit);
         };

@@ -48,15 +48,16 @@ pub const Rule = struct {
         };
     }
 
-    /// The state without a request of `cost` that passed before.
-    pub fn giveBack(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Entry {
-        if (entry.isDead(now_ms)) return entry;
+    /// The state without a request of `cost` that passed before. `until_ms` is the `expires_ms`
+    /// that it left behind, or less than a window earlier; `never_ms` for one that came just now.
+    /// No more is given back than was counted in what still counts.
+    pub fn giveBack(rule: Rule, entry: Entry, until_ms: u64, cost: u32) Entry {
         return switch (rule.algorithm) {
             .sliding_window,
             .sliding_window_floor,
-            => sliding_window.giveBack(rule, entry, now_ms, cost),
-            .gcra => gcra.giveBack(rule, entry, now_ms, cost),
-            .fixed_window => fixed_window.giveBack(entry, cost),
+            => sliding_window.giveBack(rule, entry, until_ms, cost),
+            .gcra => gcra.giveBack(rule, entry, until_ms, cost),
+            .fixed_window => fixed_window.giveBack(rule, entry, until_ms, cost),
         };
     }
 

@@ -242,7 +242,7 @@ test "no damage to the shards stops a process that counts in them" {
             _ = try limiter.windowCounts(rule.window_ms, epoch, key, now_ms);
             _ = try limiter.logHit(rule, epoch, key, cost, now_ms);
             _ = try limiter.logRead(rule, epoch, key, now_ms);
-            try limiter.refund(epoch, key, cost, now_ms);
+            try limiter.refund(epoch, key, cost, if (random.boolean()) now_ms else rule_.never_ms);
             if (i % 8 == 0) try limiter.reset(epoch, key, now_ms);
             if (i % 64 == 0) _ = try table.cleanup(epoch, now_ms);
             if (i % 256 == 255) try table.clear(epoch);

@@ -60,17 +60,16 @@ pub inline fn take(rule: Rule, entry: Entry, now_ms: u64, cost: u32) ?Entry {
     };
 }
 
-/// Takes back what `take` counted, from the window before where the current one has less.
-pub fn giveBack(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Entry {
-    const state = State.at(rule, entry, now_ms);
-    const from_current = @min(cost, state.current);
-    return .{
-        .expires_ms = state.start_ms +| 2 * rule.window_ms,
-        .counts = .{
-            .a = state.previous -| (cost - from_current),
-            .b = state.current - from_current,
-        },
-    };
+/// Takes back what `take` counted in the window of which nothing weighs from `until_ms` on: from
+/// that window's count, which is one of the two here, or is gone.
+pub fn giveBack(rule: Rule, entry: Entry, until_ms: u64, cost: u32) Entry {
+    const windows_since = (entry.expires_ms -| until_ms) / rule.window_ms;
+    const counted = entry.counts;
+    return .{ .expires_ms = entry.expires_ms, .counts = switch (windows_since) {
+        0 => .{ .a = counted.a, .b = counted.b -| cost },
+        1 => .{ .a = counted.a -| cost, .b = counted.b },
+        else => counted,
+    } };
 }
 
 pub fn describe(rule: Rule, entry: Entry, now_ms: u64, cost: u32) Decision {

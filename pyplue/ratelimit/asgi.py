@@ -49,7 +49,15 @@ class AsgiRequest(Request):
         user = self.scope.get("user")
         if user is None or isinstance(user, str):
             return user
-        return str(user.display_name) if user.is_authenticated else None
+        if not user.is_authenticated:
+            return None
+        # Two users may show one name, and a user may change it. Starlette's BaseUser has no
+        # identity of its own, other classes may lack even the attribute.
+        try:
+            identity = getattr(user, "identity", None)
+        except NotImplementedError:
+            identity = None
+        return str(user.display_name if identity is None else identity)
 
     def header(self, name: str) -> str | None:
         wanted = name.lower().encode("latin-1")

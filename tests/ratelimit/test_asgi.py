@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -10,9 +11,16 @@ import pytest
 import websockets
 from ratelimit_servers import serve_asgi
 from starlette.applications import Starlette
-from starlette.authentication import SimpleUser, UnauthenticatedUser
-from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.authentication import (
+    AuthCredentials,
+    AuthenticationBackend,
+    BaseUser,
+    SimpleUser,
+    UnauthenticatedUser,
+)
+from starlette.middleware.authentication import AuthenticationMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.sync.client import connect
@@ -131,10 +139,48 @@ def test_a_client_that_leaves_stays_counted():
     assert limiter.remaining("login:192.0.2.1") == 0
 
 
+class NamedUser(BaseUser):
+    """As Starlette's documentation shows: without an identity."""
+
+    is_authenticated = True
+    display_name = "Carol"
+
+
+class Account(NamedUser):
+    identity = 17  # type: ignore[assignment]
+
+
 @pytest.mark.parametrize(
     ("user", "name"),
-    [(SimpleUser("alice"), "alice"), (UnauthenticatedUser(), None), ("bob", "bob"), (None, None)],
+    [
+        (SimpleUser("alice"), "alice"),
+        (UnauthenticatedUser(), None),
+        ("bob", "bob"),
+        (None, None),
+        (NamedUser(), "Carol"),
+        (Account(), "17"),
+        (SimpleNamespace(is_authenticated=True, display_name="Dave"), "Dave"),
+        (SimpleNamespace(is_authenticated=False, display_name="", identity="x"), None),
+    ],
 )
 def test_the_user_is_whom_authentication_found(user: Any, name: str | None):
     request = AsgiRequest({"type": "http", "user": user}, ClientAddress())
     assert by_user(request) == name
+
+
+def test_two_users_of_one_name_behind_starlettes_authentication_are_two():
+    class ByHeader(AuthenticationBackend):
+        async def authenticate(self, conn: HTTPConnection) -> Any:
+            account = Account()
+            account.identity = conn.headers["x-account"]  # type: ignore[misc]
+            return AuthCredentials(), account
+
+    async def hello(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("hello")
+
+    app = Starlette(routes=[Route("/", hello)])
+    app.add_middleware(RateLimitMiddleware, limits=[Limit("u", RateLimiter(1, 60), key=by_user)])
+    app.add_middleware(AuthenticationMiddleware, backend=ByHeader())
+    with serve_asgi(app) as url:
+        answers = [httpx.get(url, headers={"x-account": name}) for name in ("1", "2", "1")]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]

@@ -238,6 +238,11 @@ class RateLimiter:
         if passed == _BATCH_SHAPE:
             # A key with a NUL inside, bytes, or half a surrogate pair: nothing was counted yet.
             encoded = [_encode(key) for key in keys]
+            if len(encoded) != count:
+                # The library would read as many lengths as len() has promised.
+                raise ValueError(
+                    f"{count} keys by their len(), {len(encoded)} in the loop: keys must not change"
+                )
             joined = b"".join(encoded)
             lengths = array("I", map(len, encoded)).tobytes()
             passed = native(self._handle, joined, len(joined), lengths, count, cost, verdicts)

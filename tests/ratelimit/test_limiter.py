@@ -6,6 +6,7 @@ import math
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
@@ -70,6 +71,19 @@ def test_many_keys_at_once_are_the_same_as_one_by_one():
             False,
         ]
         assert batch.check_many(["z"], cost=3) == [False]
+
+
+@pytest.mark.parametrize("claimed", [3, 5, 1_000_000])
+@pytest.mark.parametrize("kind", [str, str.encode])
+def test_a_sequence_that_is_not_as_long_as_it_says_is_refused(claimed: int, kind: Callable):
+    class Keys(list):
+        def __len__(self) -> int:
+            return claimed
+
+    with RateLimiter(9, "1h") as limiter:
+        with pytest.raises(ValueError, match=f"{claimed} keys by their len"):
+            limiter.check_many(Keys(map(kind, "abcd")))
+        assert len(limiter) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ from pyplue.ratelimit.window import window_ms
 
 # Longer keys are replaced by a hash; in bytes.
 MAX_KEY_BYTES = 1024
+HASHED = "sha256:"
+# memcached takes 250 bytes without blanks, of which limits needs some for what it appends; its
+# client takes ASCII. Of any other name it would say that it cannot be counted.
+MEMCACHED_NAME = re.compile("[!-~]{1,220}")
 # A server that does not answer must not hold up those that wait for it.
 TIMEOUTS_S = {"socket_timeout": 2.0, "socket_connect_timeout": 2.0}
 # Redis tells how long a key lives rounded to seconds, up to half a second too short.
@@ -77,6 +82,7 @@ class StoredRateLimiter:
         self._window_s = milliseconds // 1000
         self._prefix = f"plue/{algorithm}/{max_requests}/{self._window_s}/"
         scheme = urlsplit(url).scheme
+        self._names = MEMCACHED_NAME if scheme.startswith("memcached") else None
         if scheme.startswith(("redis", "valkey")):
             options = {**TIMEOUTS_S, **options}
         try:
@@ -184,10 +190,14 @@ class StoredRateLimiter:
         data = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
         if len(data) <= MAX_KEY_BYTES:
             try:
-                return self._prefix + data.decode()
+                text = data.decode()
             except UnicodeDecodeError:
-                pass
-        return f"{self._prefix}sha256:{hashlib.sha256(data).hexdigest()}"
+                text = HASHED
+            name = self._prefix + text
+            # What looks like a hash is hashed too: nobody counts under another's.
+            if not text.startswith(HASHED) and (not self._names or self._names.fullmatch(name)):
+                return name
+        return f"{self._prefix}{HASHED}{hashlib.sha256(data).hexdigest()}"
 
     def _describe(self, key: str | bytes, cost: int) -> Decision:
         name = self._name(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import multiprocessing
 import random
@@ -15,7 +16,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 from limits import RateLimitItemPerSecond
-from limits.storage import storage_from_string
+from limits.storage import MemoryStorage, storage_from_string
 from limits.strategies import SlidingWindowCounterRateLimiter
 from ratelimit_servers import serve_asgi, serve_wsgi
 
@@ -124,6 +125,41 @@ def test_any_key_is_a_key(url: str, key: Any):
     limiter = RateLimiter.from_url(url, 1, 60)
     assert limiter.check(key) and not limiter.check(key)
     assert limiter.check("another")
+
+
+def test_a_key_named_as_the_hash_of_another_is_a_key_of_its_own(url: str):
+    limiter = RateLimiter.from_url(url, 1, 60)
+    long = "k" * 2000
+    assert limiter.check(long)
+    assert limiter.check(f"sha256:{hashlib.sha256(long.encode()).hexdigest()}")
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_memcached_gets_names_that_it_takes(monkeypatch: pytest.MonkeyPatch, algorithm: str):
+    class WithMemcachedsKeys(MemoryStorage):
+        STORAGE_SCHEME: list[str] = []  # noqa: RUF012  (known to nobody)
+
+    def checked(call: Any) -> Any:
+        def run(self: Any, key: str, *arguments: Any, **options: Any) -> Any:
+            # As pymemcache does, with what limits appends.
+            sent = f"{key}/1234567890"
+            taken = len(sent) <= 250 and sent.isascii() and sent.split() == [sent]
+            assert taken and "\0" not in sent
+            return call(self, key, *arguments, **options)
+
+        return run
+
+    for name in ("incr", "get", "get_expiry", "get_sliding_window", "acquire_sliding_window_entry"):
+        setattr(WithMemcachedsKeys, name, checked(getattr(MemoryStorage, name)))
+    storage = WithMemcachedsKeys()
+    monkeypatch.setattr("pyplue.ratelimit.stored.storage_from_string", lambda *_, **__: storage)
+    limiter = RateLimiter.from_url("memcached://localhost", 1, 60, algorithm=algorithm)
+    keys: list[str | bytes] = ["", "plain", "with space", "with  space", " ", "tab\t", "nul\0"]
+    keys += ["ümlaut", "line\n", "line", b"\xff", "k" * 150, "k" * 240, "k" * 241]
+    for key in keys:
+        assert limiter.hit(key).allowed and not limiter.hit(key).allowed
+    if algorithm == "fixed-window":
+        assert storage.get("plue/fixed-window/1/60/plain") > 0
 
 
 def take(url: str, algorithm: str, results: Any) -> None:

@@ -12,9 +12,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from build_hooks.release import ReleaseError, archives, checks, libcrypto, sources
+from build_hooks.release import (
+    ReleaseError,
+    archives,
+    checks,
+    environment,
+    libcrypto,
+    sources,
+)
 from build_hooks.release.targets import TARGETS, Target
-from build_hooks.zig import ROOT
+from build_hooks.zig import REQUIRED_ZIG, ROOT, compiler
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,18 +56,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def release(targets: list[Target], out: Path) -> list[Path]:
     """Makes and checks the files for `targets` in `out`, in place of an earlier release's there."""
+    zig = subprocess.run([compiler(), "version"], capture_output=True, text=True).stdout.strip()
+    if zig != REQUIRED_ZIG:
+        raise ReleaseError(f"a release is made with Zig {REQUIRED_ZIG}, not {zig}: unset PY_ZIG")
     epoch = source_date_epoch()
     out.mkdir(parents=True, exist_ok=True)
     for pattern in ("pyplue-*.whl", "pyplue-*.tar.gz", "plue-*.tgz", "SHA256SUMS"):
         for earlier in out.glob(pattern):
             earlier.unlink()
-    made = [build_sdist(out, epoch)]
+    sdist = build_sdist(out, epoch)
+    checks.check_sdist(sdist, tracked_files())
+    made = [sdist]
     for target in targets:
         start = time.monotonic()
         wheel = build_wheel(target, out, epoch)
         archive = archives.write_archive(wheel, target, out, epoch)
         checks.check_wheel(wheel, target)
         checks.check_archive(archive, target)
+        checks.check_libcrypto(target.triple)
         made += [wheel, archive]
         print(f"{target.name}: made and checked in {time.monotonic() - start:.0f} s", flush=True)
     sums = out / "SHA256SUMS"
@@ -77,6 +90,18 @@ def source_date_epoch() -> int:
     question = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
     answer = subprocess.run(question, capture_output=True, text=True)
     return int(answer.stdout) if answer.returncode == 0 else 315532800  # 1980, zip's oldest
+
+
+def tracked_files() -> set[str] | None:
+    """What git knows of the tree, or None where the tree is a copy without git."""
+    question = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    answer = subprocess.run(question, capture_output=True, text=True)
+    top = ["git", "-C", str(ROOT), "rev-parse", "--show-prefix"]
+    inside = subprocess.run(top, capture_output=True, text=True)
+    if inside.returncode != 0 or inside.stdout.strip():
+        print("not a git repository: the sdist may hold files that are not part of it")
+        return None
+    return {*answer.stdout.split("\0")}
 
 
 def build_wheel(target: Target, out: Path, epoch: int) -> Path:
@@ -116,9 +141,12 @@ def _pip(words: list[str], epoch: int) -> None:
 
 
 def _run(command: list[str], epoch: int) -> None:
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
     done = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment(SOURCE_DATE_EPOCH=str(epoch)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode != 0:
         raise ReleaseError(done.stdout)

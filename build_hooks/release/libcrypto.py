@@ -1,8 +1,8 @@
 """Compiles OpenSSL's libcrypto with zig cc for one target: what libssh needs of it, and no more.
 
-The result is a folder with lib/libcrypto.a and include/openssl, kept in the cache under a name that
-holds everything it depends on. All symbols are hidden: linked into a library, they are nobody
-else's business.
+The result is a folder with lib/libcrypto.a, include/openssl and lib/assembly, which lists the
+objects that no compiler made. It is kept in the cache under a name that holds everything it
+depends on. All symbols are hidden: linked into a library, they are nobody else's business.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 from build_hooks import zig
-from build_hooks.release import ReleaseError, sources
+from build_hooks.release import ReleaseError, environment, sources
 
 # OpenSSL's names of the systems. Its own compiler flags for them are the baseline CPU's; faster
 # instructions are in assembly and picked at run time.
@@ -38,6 +38,8 @@ no-legacy no-md4 no-mdc2 no-rc2 no-rc4 no-idea no-seed no-bf no-cast no-camellia
 no-sm2 no-sm3 no-sm4 no-whirlpool no-rmd160 no-siphash no-siv no-ocb no-scrypt no-blake2 no-argon2
 no-ec2m no-gost no-dsa no-ml-dsa no-slh-dsa no-afalgeng
 """
+# What OpenSSL puts before the names of its objects.
+OBJECT_PREFIX = "libcrypto-lib-"
 # Zig brings no CommonCrypto for macOS; getentropy is there on every version since 10.12.
 _FLAGS = ["-fvisibility=hidden", "-O2", "-DOPENSSL_NO_APPLE_CRYPTO_RANDOM"]
 
@@ -65,7 +67,7 @@ exec {zig} cc -target {triple} -mcpu=baseline "$@"
 def built(triple: str) -> Path:
     """The folder with libcrypto for `triple`; compiled in about a minute when it is not there."""
     source = sources.unpacked(sources.OPENSSL)
-    recipe = [source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, _TOOLS, _HIDING[_system(triple)]]
+    recipe = [2, source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, _TOOLS, _HIDING[_system(triple)]]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
     folder = sources.cache() / "libcrypto" / f"{key}-{triple}"
     if folder.exists():
@@ -83,11 +85,10 @@ def _compile(triple: str, source: Path, work: Path) -> Path:
     build, tools = work / "build", work / "tools"
     build.mkdir()
     _write_tools(tools, triple)
-    environment = {
-        **os.environ,
-        "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-        "SOURCE_DATE_EPOCH": "0",  # OpenSSL writes the time of its build into the library
-    }
+    surroundings = environment(
+        PATH=f"{tools}{os.pathsep}{os.environ['PATH']}",
+        SOURCE_DATE_EPOCH="0",  # OpenSSL writes the time of its build into the library
+    )
     configuration = _CONFIGURATIONS[triple.partition("-")[0], _system(triple)]
     names = ["CC=zig-cc", "AR=zig-ar", "RANLIB=zig-ranlib"]
     place = ["--prefix=/nonexistent", "--openssldir=/nonexistent", "--libdir=lib"]
@@ -103,7 +104,7 @@ def _compile(triple: str, source: Path, work: Path) -> Path:
     jobs = f"-j{os.cpu_count() or 1}"
     for command in (configure, ["make", "-s", jobs, "build_generated", "libcrypto.a"]):
         done = subprocess.run(
-            command, cwd=build, env=environment, capture_output=True, text=True, errors="replace"
+            command, cwd=build, env=surroundings, capture_output=True, text=True, errors="replace"
         )
         if done.returncode != 0:
             said = (done.stdout + done.stderr)[-4000:]
@@ -111,6 +112,8 @@ def _compile(triple: str, source: Path, work: Path) -> Path:
     result = work / "result"
     (result / "lib").mkdir(parents=True)
     shutil.copyfile(build / "libcrypto.a", result / "lib" / "libcrypto.a")
+    assembly = sorted(f"{OBJECT_PREFIX}{path.stem}.o" for path in build.rglob("*.[sS]"))
+    (result / "lib" / "assembly").write_text("".join(f"{name}\n" for name in assembly))
     shutil.copyfile(source / "LICENSE.txt", result / "LICENSE.txt")
     for include in (source / "include", build / "include"):
         shutil.copytree(include / "openssl", result / "include" / "openssl", dirs_exist_ok=True)

@@ -162,6 +162,13 @@ class KeySet:
             return None
         return self if kid is None else self._by_name.get(kid)
 
+    def verify_text(self, token: bytes) -> bytes | None:
+        """As `native.verify_text`, with the keys that may have signed the token."""
+        key = self.at_hand(token)
+        if type(key) is Key:
+            return native.verify_text(key.handle, token)
+        return None if key is None else native.verify_any(token, key.handles)
+
     def narrowed_to(self, kid: object) -> KeySet:
         """The keys for a token whose header has this `kid`: one, or all if it has none.
 

@@ -16,7 +16,7 @@ import pytest
 
 import pyplue.errors
 from pyplue import jwt
-from pyplue.jwt import duration, json_text
+from pyplue.jwt import api_jwt, duration, json_text
 
 SECRET = "a secret of more than 32 bytes, for real"
 KEY = jwt.Key(SECRET)
@@ -291,6 +291,7 @@ SAME_VALUES = [
 def parser(request, monkeypatch):
     if request.param == "json":
         monkeypatch.setattr(json_text, "orjson", None)
+        monkeypatch.setattr(api_jwt, "fast_loads", json_text.standard_loads)
     else:
         assert json_text.orjson is not None
     return request.param

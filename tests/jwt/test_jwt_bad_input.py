@@ -9,6 +9,7 @@ import pytest
 from jwt_raw import CHECK_ALL, SYSTEM_CLOCK, error, key, owned, verify_with
 
 from pyplue import ffi, jwt
+from pyplue.jwt.base64url import base64url_encode
 
 lib = ffi.jwt
 SECRET = b"a secret of more than 32 bytes, for real"
@@ -169,10 +170,34 @@ def test_an_embedded_nul_ends_c_text_but_not_the_calls_with_lengths(handle: int)
 def test_python_looks_at_the_whole_token(ending: str) -> None:
     whole = jwt.encode({}, SECRET)
     prepared = jwt.Key(SECRET)
+    named = jwt.KeySet({"a": prepared})
     for token in (whole + ending, (whole + ending).encode(errors="surrogatepass")):
-        for given, algorithms in ((prepared, None), (SECRET, ["HS256"]), ([prepared], None)):
+        for given, algorithms in (
+            (prepared, None),
+            (SECRET, ["HS256"]),
+            ([prepared], None),
+            (named, None),
+        ):
             with pytest.raises(jwt.DecodeError):
                 jwt.decode(token, given, algorithms=algorithms)
+
+
+@pytest.mark.parametrize("segment", [0, 1, 2])
+@pytest.mark.parametrize("character", ["é", "\ud800", "\u0660", "\0"])
+def test_a_token_is_ascii_even_where_its_signature_matches(segment: int, character: str) -> None:
+    parts = jwt.encode({"sub": "ann"}, SECRET).split(".")
+    parts[segment] += character
+    prepared = jwt.Key(SECRET)
+    start = ".".join(parts[:2]).encode(errors="surrogatepass")
+    mac = ffi.buffer(32)
+    assert lib.jwt_mac(prepared.handle, start, len(start), mac)
+    if segment < 2:
+        parts[2] = base64url_encode(mac.raw).decode()
+    for given in (prepared, jwt.KeySet([prepared]), jwt.KeySet({"a": prepared})):
+        with pytest.raises(jwt.DecodeError):
+            jwt.decode(".".join(parts), given)
+        jwt.init(given)
+        assert jwt.verify(".".join(parts)) is None
 
 
 @pytest.mark.parametrize("token", [None, 5, bytearray(b"a.b.c"), ["a.b.c"], {}, object()])

@@ -173,6 +173,9 @@ def test_inspect_shows_what_is_there_without_harming_the_terminal(plue_jwt: Run)
     token = signed(plue_jwt, '{"a":"\x7f\x9b2J"}')
     shown = plue_jwt("inspect", token).stdout
     assert r'{"a":"\u007f\u009b2J"}' in shown
+    # So is a carriage return between its words, which lets a line begin anew.
+    shown = plue_jwt("inspect", signed(plue_jwt, '{"a":1}').replace("eyJhIjoxfQ", "eyJhIjoxDX0"))
+    assert shown.stdout.endswith('payload {"a":1 }\n')
     raw = "eyJhbGciOiJIUzI1NiJ9.G1sySg.AAAA"  # the payload is ESC [2J
     shown = plue_jwt("inspect", raw).stdout
     assert "\x1b" not in shown

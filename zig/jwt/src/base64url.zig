@@ -112,8 +112,8 @@ const chunk_characters = 16;
 const chunk_room = 14;
 const Chunk = @Vector(chunk_characters, u8);
 
-/// Sixteen characters at a time, in half the time of the tables, with what every CPU of an
-/// architecture has.
+/// Sixteen characters at a time, in two thirds of the tables' time, with instructions that every
+/// CPU of an architecture has.
 inline fn decodeChunk(
     out: *[chunk_room]u8,
     characters: *const [chunk_characters]u8,

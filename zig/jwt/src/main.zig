@@ -281,7 +281,8 @@ const Cli = struct {
     }
 
     /// Text from a token may want to move the cursor or worse; what controls a terminal is shown
-    /// as JSON escapes. Below space only the white space of JSON can occur.
+    /// as JSON escapes. Below space only the white space of JSON can occur, where a carriage return
+    /// is as good as a space.
     fn printText(cli: Cli, bytes: []const u8) Error!void {
         for (bytes, 0..) |byte, i| {
             const after_c2 = i > 0 and bytes[i - 1] == 0xc2 and byte < 0xa0;
@@ -289,6 +290,8 @@ const Cli = struct {
             if (before_control) continue;
             if (byte == 0x7f or after_c2) {
                 try cli.out.print("\\u{x:0>4}", .{byte});
+            } else if (byte == '\r') {
+                try cli.out.writeByte(' ');
             } else {
                 try cli.out.writeByte(byte);
             }

@@ -169,6 +169,19 @@ def test_a8_a_log_files_name_is_exact(home: Home) -> None:
     assert os.path.getsize(name) > 0
 
 
+def test_a8_a_log_that_is_no_file_of_ours_alone_keeps_its_mode(home: Home) -> None:
+    log = home.path / "log"  # as /dev/null is for root
+    os.mkfifo(log)
+    log.chmod(0o666)
+    reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert home.run("true", flags=("-vvv", "--log-file", str(log))).code == 0
+        assert b"session" in os.read(reader, 4096)
+    finally:
+        os.close(reader)
+    assert stat.S_IMODE(log.stat().st_mode) == 0o666
+
+
 def test_a8_a_log_that_cannot_be_written_does_not_stop_the_session(home: Home) -> None:
     result = home.run("echo", "on", flags=("-vvv", "--log-file", "/no/such/folder/log"))
     assert result.code == 0

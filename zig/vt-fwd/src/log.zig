@@ -45,8 +45,10 @@ pub const Log = struct {
             log.path = null; // a log that cannot be written must not end the session
             return;
         };
+        // /dev/null and its like, and a FIFO, are more than ours.
+        const regular = if (posix.fstat(fd)) |stat| posix.S.ISREG(stat.mode) else |_| false;
         // The mode of a file of another user is that user's affair.
-        posix.fchmod(fd, 0o600) catch {};
+        if (regular) posix.fchmod(fd, 0o600) catch {};
         log.fd = fd;
     }
 

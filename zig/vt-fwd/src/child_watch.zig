@@ -50,5 +50,5 @@ test "the end of a child is seen" {
     try std.testing.expectEqual(0, try posix.poll(&fds, 0));
     _ = try posix.write(pair.master, "\n");
     try std.testing.expectEqual(1, try posix.poll(&fds, 5000));
-    spawn.reap(pid);
+    _ = spawn.reap(pid);
 }

@@ -92,6 +92,8 @@ pub const Forwarder = struct {
     master_state: MasterState,
     reopen_us: u64,
     child: posix.pid_t,
+    /// The child's pid may be another process's by now.
+    child_gone: bool,
     /// Tells of the child's end where SIGCHLD does not; -1 otherwise.
     child_fd: posix.fd_t,
     /// When to look whether the child has ended, where nothing tells.
@@ -140,6 +142,7 @@ pub const Forwarder = struct {
         f.upkeep.init(start.session, start.directory, start.log);
         f.master_state = .open;
         f.reopen_us = first_reopen_us;
+        f.child_gone = false;
         f.child_fd = -1;
         f.look_at_us = null;
         f.ending = .{};
@@ -540,12 +543,13 @@ pub const Forwarder = struct {
     /// The child may have ended.
     fn onChild(f: *Forwarder, now: u64) void {
         if (f.ending.exit_code != null) return;
-        const code = spawn.exitCode(f.child) orelse {
+        const exit = spawn.exited(f.child) orelse {
             if (f.look_at_us != null) f.look_at_us = now + child_watch.look_every_us;
             return;
         };
         f.look_at_us = null;
-        f.ending.childEnded(now, code);
+        f.child_gone = exit.gone;
+        f.ending.childEnded(now, exit.code);
         if (f.master_state == .suspended) f.master_state = .open;
     }
 
@@ -568,10 +572,9 @@ pub const Forwarder = struct {
         f.signalChild(posix.SIG.CONT);
     }
 
-    /// To the child's process group. The zombie keeps its pid from being used again, unless a host
-    /// took it away.
+    /// To the child's process group. The zombie keeps its pid from being used again.
     fn signalChild(f: *Forwarder, signal: u8) void {
-        if (f.ending.exit_code == spawn.exit_unknown and f.place == .thread) return;
+        if (f.child_gone) return;
         // A child that has not got to setsid yet leads no group. One that is gone needs no signal.
         posix.kill(-f.child, signal) catch posix.kill(f.child, signal) catch {};
     }
@@ -597,7 +600,7 @@ pub const Forwarder = struct {
         f.recorder.flush();
         f.upkeep.ended(code, f.recorder.clear_offset);
         f.recorder.exit(code, id);
-        spawn.reap(f.child);
+        if (!f.child_gone) _ = spawn.reap(f.child);
         closeOnce(&f.child_fd);
         f.upkeep.directory.unlinkSocket();
         f.server.deinit();

@@ -140,12 +140,12 @@ pub const Query = struct {
     pub fn tick(q: *Query, now: u64) bool {
         if (now >= q.give_up_us) return q.giveUp(now);
         if (now < q.look_us) return false;
-        const code = spawn.exitCode(q.pid) orelse {
+        const exit = spawn.exited(q.pid) orelse {
             q.look_us = now + look_every_us;
             return false;
         };
-        spawn.reap(q.pid);
-        return q.learn(now, code);
+        if (!exit.gone) _ = spawn.reap(q.pid);
+        return q.learn(now, exit.code);
     }
 
     fn giveUp(q: *Query, now: u64) bool {
@@ -199,7 +199,7 @@ pub const Query = struct {
         q.fd = -1;
         // Its own group: what it runs, too. It may have ended by itself.
         posix.kill(-q.pid, posix.SIG.KILL) catch posix.kill(q.pid, posix.SIG.KILL) catch {};
-        spawn.reap(q.pid);
+        _ = spawn.reap(q.pid);
     }
 
     /// When `tick` has something to do.

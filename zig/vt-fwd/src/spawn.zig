@@ -262,24 +262,38 @@ pub fn exec(
 /// can do that, by waiting for any child or by ignoring SIGCHLD.
 pub const exit_unknown: u8 = 255;
 
-/// The child's exit code, 128 + n when signal n ended it; null while it lives. The child stays a
-/// zombie, which still answers kill(pid, 0), until `reap`.
-pub fn exitCode(pid: posix.pid_t) ?u8 {
+/// How a child ended.
+pub const Exit = struct {
+    /// 128 + n when signal n ended it.
+    code: u8,
+    /// No zombie keeps its pid any more: the number may be another process's, which must get no
+    /// signals and not be waited for.
+    gone: bool,
+};
+
+/// How the child ended; null while it lives. It stays a zombie, which still answers kill(pid, 0),
+/// until `reap`, unless it is `gone`.
+pub fn exited(pid: posix.pid_t) ?Exit {
+    const lost: Exit = .{ .code = exit_unknown, .gone = true };
     var info = std.mem.zeroes(posix.siginfo_t);
     if (is_linux) {
         const flags = linux.W.EXITED | linux.W.NOHANG | linux.W.NOWAIT;
         const result = linux.waitid(.PID, pid, &info, flags);
-        if (linux.E.init(result) == .CHILD) return exit_unknown;
+        if (linux.E.init(result) == .CHILD) return lost;
         if (info.signo == 0) return null;
-        return decode(info.code, info.fields.common.second.sigchld.status);
+        const status = info.fields.common.second.sigchld.status;
+        return .{ .code = decode(info.code, status), .gone = false };
     }
     const flags = darwin.WEXITED | darwin.WNOHANG | darwin.WNOWAIT;
     const result = darwin.waitid(darwin.P_PID, @intCast(pid), &info, flags);
-    if (posix.errno(result) == .CHILD) return exit_unknown;
+    if (posix.errno(result) == .CHILD) return lost;
     if (info.signo == 0) return null;
-    if (info.code == CLD_EXITED) return decode(info.code, info.status);
+    if (info.code == CLD_EXITED) {
+        return .{ .code = decode(info.code, info.status), .gone = false };
+    }
     // macOS does not say here which signal it was: that takes the zombie away.
-    return 128 | @as(u8, @intCast(posix.W.TERMSIG(posix.waitpid(pid, 0).status)));
+    const status = reap(pid) orelse return lost;
+    return .{ .code = 128 | @as(u8, @intCast(posix.W.TERMSIG(status))), .gone = true };
 }
 
 const CLD_EXITED = 1;
@@ -297,10 +311,14 @@ fn decode(code: i32, status: i32) u8 {
     return if (code == CLD_EXITED) low else 128 | (low & 0x7f);
 }
 
-/// Takes the zombie away, if it is still there.
-pub fn reap(pid: posix.pid_t) void {
+/// Takes the zombie away, and gives its status; null when somebody else has taken it.
+pub fn reap(pid: posix.pid_t) ?u32 {
     var status: if (is_linux) u32 else c_int = undefined;
-    while (errnoOf(system.waitpid(pid, &status, 0)) == .INTR) {}
+    while (true) switch (errnoOf(system.waitpid(pid, &status, 0))) {
+        .SUCCESS => return @bitCast(status),
+        .INTR => {},
+        else => return null,
+    };
 }
 
 /// Without running what the parent registered for its own exit.
@@ -351,16 +369,21 @@ test "the exit code is known before the zombie is reaped" {
             .envp = &[_:null]?[*:0]const u8{},
         });
         posix.close(pair.slave);
-        try testing.expectEqual(null, exitCode(pid));
+        try testing.expectEqual(null, exited(pid));
         _ = try posix.write(pair.master, "\n");
-        const code = while (true) {
-            if (exitCode(pid)) |code| break code;
+        const exit = while (true) {
+            if (exited(pid)) |exit| break exit;
             std.Thread.sleep(std.time.ns_per_ms);
         };
-        try testing.expectEqual(case[1], code);
-        try posix.kill(pid, 0);
-        reap(pid);
+        try testing.expectEqual(case[1], exit.code);
+        try testing.expectEqual(!is_linux and case[1] > 128, exit.gone);
+        if (!exit.gone) {
+            try posix.kill(pid, 0);
+            try testing.expect(reap(pid) != null);
+        }
         try testing.expectError(error.ProcessNotFound, posix.kill(pid, 0));
+        try testing.expectEqual(Exit{ .code = exit_unknown, .gone = true }, exited(pid).?);
+        try testing.expectEqual(null, reap(pid));
     }
 }
 

@@ -12,6 +12,7 @@ const hosted = @import("hosted.zig");
 const session = @import("session.zig");
 const session_files = @import("session_files.zig");
 const session_view = @import("session_view.zig");
+const spawn = @import("spawn.zig");
 const start_config = @import("start_config.zig");
 const Cast = @import("cast.zig").Cast;
 const Decoder = @import("decoder.zig").Decoder;
@@ -201,7 +202,10 @@ fn beforeExit() callconv(.c) void {
     sessions.beforeExit();
 }
 
+// The three of them leave our own forks alone.
+
 fn beforeFork() callconv(.c) void {
+    if (spawn.forking) return;
     sessions.beforeFork();
     decoders.lockAll();
     casts.lockAll();
@@ -209,6 +213,7 @@ fn beforeFork() callconv(.c) void {
 }
 
 fn afterForkInParent() callconv(.c) void {
+    if (spawn.forking) return;
     filters.unlockAll();
     casts.unlockAll();
     decoders.unlockAll();
@@ -216,6 +221,7 @@ fn afterForkInParent() callconv(.c) void {
 }
 
 fn afterForkInChild() callconv(.c) void {
+    if (spawn.forking) return;
     filters.dropAll(forgetFilter);
     casts.dropAll(Cast.abandon);
     decoders.dropAll(Decoder.forget);
@@ -549,6 +555,20 @@ fn view(result: session_view.Error![]const u8, out: ?[*]u8, out_cap: usize) i64 
 
 fn isAlive(pid: i64) bool {
     return session.isAlive(std.math.cast(posix.pid_t, pid) orelse return false);
+}
+
+test "a command may be started by fork where the hooks of a host's fork would wait for ever" {
+    process_watch.call();
+    // As in `vt_fwd_start`, on a system that has no other way.
+    sessions.mutex.lock();
+    defer sessions.mutex.unlock();
+    const nothing = try std.fs.openFileAbsolute("/dev/null", .{ .mode = .write_only });
+    defer nothing.close();
+    const pid = try spawn.spawnByFork(.{ .output = nothing.handle }, .{
+        .argv = &[_:null]?[*:0]const u8{ "/bin/sh", "-c", "exit 7" },
+        .envp = &[_:null]?[*:0]const u8{},
+    });
+    try std.testing.expectEqual(7, posix.W.EXITSTATUS(spawn.reap(pid).?));
 }
 
 test {

@@ -88,8 +88,8 @@ pub const Error = error{SystemResources};
 /// On Linux the child borrows our memory until it execs, as vfork's does: a large host is not
 /// copied, and no other thread's lock is copied held. Up to its exec it makes system calls only.
 pub fn spawn(stdio: Stdio, command: Command) Error!posix.pid_t {
+    if (!is_linux) return spawnByFork(stdio, command);
     const plan: Plan = .{ .stdio = stdio, .command = command };
-    if (!is_linux) return plan.fork();
     const allocator = std.heap.page_allocator;
     const stack = allocator.alignedAlloc(u8, .fromByteUnits(16), child_stack_bytes) catch
         return error.SystemResources;
@@ -104,6 +104,23 @@ pub fn spawn(stdio: Stdio, command: Command) Error!posix.pid_t {
     return if (linux.E.init(pid) == .SUCCESS) @intCast(pid) else error.SystemResources;
 }
 
+/// This thread forks to start a command: what `pthread_atfork` has registered for a host's forks is
+/// not for this one. The thread may hold what the hooks lock, and its child only execs.
+pub threadlocal var forking = false;
+
+/// The same with libc's fork, for systems where that is the only one.
+pub fn spawnByFork(stdio: Stdio, command: Command) Error!posix.pid_t {
+    const plan: Plan = .{ .stdio = stdio, .command = command };
+    var before: posix.sigset_t = undefined;
+    posix.sigprocmask(posix.SIG.BLOCK, &posix.sigfillset(), &before);
+    defer posix.sigprocmask(posix.SIG.SETMASK, &before, null);
+    forking = true;
+    defer forking = false;
+    const pid = posix.fork() catch return error.SystemResources;
+    if (pid == 0) plan.run();
+    return pid;
+}
+
 /// Two paths of PATH_MAX bytes, and as much again for a debug build's frames.
 const child_stack_bytes = 64 * 1024;
 
@@ -111,15 +128,6 @@ const child_stack_bytes = 64 * 1024;
 const Plan = struct {
     stdio: Stdio,
     command: Command,
-
-    fn fork(plan: *const Plan) Error!posix.pid_t {
-        var before: posix.sigset_t = undefined;
-        posix.sigprocmask(posix.SIG.BLOCK, &posix.sigfillset(), &before);
-        defer posix.sigprocmask(posix.SIG.SETMASK, &before, null);
-        const pid = posix.fork() catch return error.SystemResources;
-        if (pid == 0) plan.run();
-        return pid;
-    }
 
     fn runBorrowed(argument: usize) callconv(.c) u8 {
         @as(*const Plan, @ptrFromInt(argument)).run();
@@ -345,17 +353,29 @@ test "the environment keeps all but the session's own variables" {
     for (expected, envp) |text, entry| try testing.expectEqualStrings(text, std.mem.span(entry.?));
 }
 
-fn exitCodeOf(argv: [:null]const ?[*:0]const u8, output: []u8) !struct { u8, []u8 } {
+const Start = fn (Stdio, Command) Error!posix.pid_t;
+
+fn exitCodeOf(
+    start: Start,
+    argv: [:null]const ?[*:0]const u8,
+    output: []u8,
+) !struct { u8, []u8 } {
     const pair: pty.Pty = try .open(.{ .cols = 80, .rows = 24 });
     defer posix.close(pair.master);
-    const pid = try spawn(.{ .terminal = pair.slave }, .{
+    const pid = try start(.{ .terminal = pair.slave }, .{
         .argv = argv,
         .envp = &[_:null]?[*:0]const u8{"PATH=/nowhere:/bin:/etc"},
     });
     posix.close(pair.slave);
     const status = posix.waitpid(pid, 0).status;
-    const n = posix.read(pair.master, output) catch 0;
-    return .{ posix.W.EXITSTATUS(status), output[0..n] };
+    var len: usize = 0;
+    var fds = [_]posix.pollfd{.{ .fd = pair.master, .events = posix.POLL.IN, .revents = 0 }};
+    while (len < output.len and try posix.poll(&fds, 5000) > 0) {
+        const n = posix.read(pair.master, output[len..]) catch break; // EIO: that was all
+        if (n == 0) break; // macOS says it so
+        len += n;
+    }
+    return .{ posix.W.EXITSTATUS(status), output[0..len] };
 }
 
 test "the exit code is known before the zombie is reaped" {
@@ -397,9 +417,12 @@ test "a command runs on the pty; one that cannot says why and exits 127 or 126" 
         .{ "", 127, "vibetunnel-fwd: : command not found\r\n" },
     };
     inline for (cases) |case| {
-        var buffer: [256]u8 = undefined;
-        const code, const output = try exitCodeOf(&[_:null]?[*:0]const u8{case[0]}, &buffer);
-        try testing.expectEqual(case[1], code);
-        try testing.expectEqualStrings(case[2], output);
+        inline for (.{ spawn, spawnByFork }) |start| {
+            var buffer: [256]u8 = undefined;
+            const argv = [_:null]?[*:0]const u8{case[0]};
+            const code, const output = try exitCodeOf(start, &argv, &buffer);
+            try testing.expectEqual(case[1], code);
+            try testing.expectEqualStrings(case[2], output);
+        }
     }
 }

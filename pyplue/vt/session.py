@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from operator import index
 from pathlib import Path
-from signal import Signals
+from signal import NSIG, Signals
 from typing import overload
 
 from pyplue.processes import is_alive
@@ -123,7 +123,8 @@ class Session:
 
     def kill(self, signal: int | str = "SIGTERM") -> None:
         """Sends a signal to the program's process group; does not wait, see `wait`. Raises
-        ValueError for what is neither a name ("SIGTERM", "term") nor a number from 1 to 64."""
+        ValueError for what is neither a name ("SIGTERM", "term") nor a number that this system
+        has: 1 to 64, on macOS to 31."""
         self._tell([frames.control("kill", signal=_signal(signal))])
 
     def rename(self, name: str) -> None:
@@ -386,9 +387,11 @@ def _signal(signal: int | str) -> int | str:
         name = f"SIG{signal.upper().removeprefix('SIG')}"
         if name in Signals.__members__:
             return name
-    elif 1 <= signal <= 64:
+    elif 1 <= signal < NSIG:
         return int(signal)
-    raise ValueError(f"{signal!r} is no signal: use a name such as SIGTERM, or a number to 64")
+    raise ValueError(
+        f"{signal!r} is no signal: use a name such as SIGTERM, or a number to {NSIG - 1}"
+    )
 
 
 # The parameters have the function's name.

@@ -125,7 +125,7 @@ int32_t vt_fwd_wait(uint32_t session, int64_t timeout_ms);
 /* Asks the command to end: SIGTERM, after three seconds SIGKILL. The second call is SIGKILL at
    once. 0 also when it has ended. */
 int32_t vt_fwd_stop(uint32_t session);
-/* Sends signal 1 to 64 to the command's process group. 0 also when it has ended. */
+/* Sends signal 1 to 64 (macOS: 31) to the command's process group. 0 also when it has ended. */
 int32_t vt_fwd_kill(uint32_t session, uint32_t signal);
 /* Forgets the handle. A session that runs goes on, and cleans up after itself at its end. */
 bool vt_fwd_close(uint32_t session);

@@ -67,10 +67,10 @@ fn dimension(member: ?json_object.Member) ?u16 {
     return if (number >= 1) std.math.cast(u16, number) else null;
 }
 
-/// A number from 1 to 64, or a name with or without SIG in any case.
+/// A number that this system has, or a name with or without SIG in any case.
 fn signalOf(member: json_object.Member) ?u8 {
     if (member.integer()) |number| {
-        return if (number >= 1 and number <= 64) @intCast(number) else null;
+        return if (number >= 1 and number < posix.NSIG) @intCast(number) else null;
     }
     const text = member.string() orelse return null;
     const bare = if (std.ascii.startsWithIgnoreCase(text, "SIG")) text[3..] else text;
@@ -113,7 +113,9 @@ test "the message that renames is understood again" {
 test "signals by number and by name" {
     const cases = [_]struct { []const u8, ?u8 }{
         .{ "9", 9 },
-        .{ "64", 64 },
+        .{ "31", 31 },
+        .{ std.fmt.comptimePrint("{d}", .{posix.NSIG - 1}), posix.NSIG - 1 },
+        .{ std.fmt.comptimePrint("{d}", .{posix.NSIG}), null },
         .{ "\"SIGKILL\"", 9 },
         .{ "\"sigterm\"", 15 },
         .{ "\"int\"", 2 },

@@ -536,7 +536,8 @@ pub const Forwarder = struct {
         for (bytes[0..n]) |byte| switch (byte) {
             request_end => f.askToEnd(now, posix.SIG.TERM),
             request_hang_up => f.askToEnd(now, posix.SIG.HUP),
-            else => |signal| f.obey(now, .{ .kill = signal }),
+            1...posix.NSIG - 1 => |signal| f.obey(now, .{ .kill = signal }),
+            else => {}, // no other is asked for
         };
     }
 

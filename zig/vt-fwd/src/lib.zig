@@ -291,7 +291,7 @@ pub export fn vt_fwd_stop(handle: u32) i32 {
 }
 
 pub export fn vt_fwd_kill(handle: u32, signal: u32) i32 {
-    if (signal < 1 or signal > 64) return fail(.argument);
+    if (signal < 1 or signal >= posix.NSIG) return fail(.argument);
     return ask(handle, @intCast(signal));
 }
 

@@ -227,8 +227,7 @@ pub fn resetSignals() void {
         .mask = none,
         .flags = 0,
     };
-    const count = if (is_linux) 65 else 32;
-    for (1..count) |signal| {
+    for (1..posix.NSIG) |signal| {
         if (signal == posix.SIG.KILL or signal == posix.SIG.STOP) continue;
         _ = system.sigaction(@intCast(signal), &default, null); // some do not exist
     }

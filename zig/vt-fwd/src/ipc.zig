@@ -211,9 +211,9 @@ const no_signal = if (is_linux) posix.MSG.NOSIGNAL else 0;
 fn noSignals(fd: posix.fd_t) bool {
     if (is_linux) return true;
     const on: c_int = 1;
-    posix.setsockopt(fd, posix.SOL.SOCKET, posix.SO.NOSIGPIPE, std.mem.asBytes(&on)) catch
-        return false;
-    return true;
+    // Not posix.setsockopt, for which EINVAL cannot be: it is what macOS says of a client that has
+    // gone meanwhile.
+    return std.c.setsockopt(fd, posix.SOL.SOCKET, posix.SO.NOSIGPIPE, &on, @sizeOf(c_int)) == 0;
 }
 
 const darwin = struct {

@@ -54,8 +54,10 @@ pub const Recorder = struct {
     /// The unfinished sequence was too long to hold: its rest is recorded as it comes.
     pass: bool,
     carry: utf8.Carry,
-    /// Where a viewer may start, in bytes from the beginning of the file.
+    /// Where a viewer may start, in bytes from the beginning of the file, and the same of what was
+    /// on disk at the last flush.
     clear_offset: u64,
+    clear_on_disk: u64,
     /// The size after which nothing but the end is recorded. 0: no limit.
     max_bytes: u64,
     capped: bool,
@@ -72,6 +74,7 @@ pub const Recorder = struct {
         r.pass = false;
         r.carry = .{};
         r.clear_offset = 0;
+        r.clear_on_disk = 0;
         r.max_bytes = max_bytes;
         r.capped = false;
     }
@@ -226,7 +229,7 @@ pub const Recorder = struct {
 
     /// The last line, on disk when this returns. Tried even when the disk was full before.
     pub fn exit(r: *Recorder, code: u8, id: []const u8) void {
-        r.file.flush();
+        r.flush();
         const failure = r.file.failure;
         r.file.retry();
         var line: Line = .begin(r);
@@ -239,6 +242,9 @@ pub const Recorder = struct {
     /// Puts all events on disk.
     pub fn flush(r: *Recorder) void {
         r.file.flush();
+        // A full disk has cut the file before it: nobody could start there.
+        if (r.clear_offset > r.file.written) r.clear_offset = r.clear_on_disk;
+        r.clear_on_disk = r.clear_offset;
     }
 
     pub fn pending(r: *const Recorder) bool {
@@ -403,6 +409,25 @@ test "an event ends after a prune sequence, and the size follows the cut" {
         \\[0.000000,"o","z"]
         \\
     );
+}
+
+test "a clear that a full disk has cut off is not where a viewer may start" {
+    const full = std.fs.openFileAbsolute("/dev/full", .{ .mode = .write_only }) catch
+        return error.SkipZigTest; // only Linux has it
+    defer full.close();
+    var f: Fixture = try .init(0);
+    defer f.deinit();
+    f.r.output(1000, "x\x1b[2J");
+    f.r.flush();
+    const first = f.r.clear_offset;
+    try testing.expectEqual(first, try f.disk.getEndPos());
+    f.r.output(1000, "y\x1b[2J");
+    f.r.file.fd = full.handle;
+    f.r.flush();
+    try testing.expectEqual(first, f.r.clear_offset);
+    f.r.output(1000, "z\x1b[2J");
+    f.r.exit(0, "id");
+    try testing.expectEqual(first, f.r.clear_offset);
 }
 
 test "a sequence is held for 50 ms and 4 KiB, then recorded as it is" {

@@ -136,7 +136,8 @@ pub const Recorder = struct {
 
     /// The moment at which `tick` has something to do.
     pub fn deadline(r: *const Recorder) ?u64 {
-        return if (r.held_len > 0) r.held_since_us + max_held_us else null;
+        // A host gives any times.
+        return if (r.held_len > 0) r.held_since_us +| max_held_us else null;
     }
 
     /// Records a sequence that has waited too long for its end.

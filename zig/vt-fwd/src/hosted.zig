@@ -83,9 +83,11 @@ pub const Sessions = struct {
         errdefer _ = self.handles.remove(run.handle);
         try run.open();
         errdefer run.close();
-        const slot = self.handles.acquire(run.handle).?;
-        slot.value = run.outcome();
-        slot.release();
+        // Another thread that guessed the handle may have closed it: the session goes on without.
+        if (self.handles.acquire(run.handle)) |slot| {
+            slot.value = run.outcome();
+            slot.release();
+        }
         try run.startThread();
         self.live.append(&run.node);
         self.count += 1;

@@ -140,19 +140,94 @@ const Worker = struct {
     }
 };
 
+/// Not testing.tmpDir: a socket's path must be short.
+const Folder = struct {
+    buffer: [64]u8,
+    path: []const u8,
+
+    fn init(folder: *Folder) !void {
+        const pid = std.c.getpid();
+        folder.path = try std.fmt.bufPrint(&folder.buffer, "/tmp/vt-test.{d}", .{pid});
+        try std.fs.makeDirAbsolute(folder.path);
+    }
+
+    fn deinit(folder: *Folder) void {
+        std.fs.deleteTreeAbsolute(folder.path) catch {}; // then /tmp has a folder more
+    }
+};
+
 test "threads start sessions and see their ends" {
-    // Not testing.tmpDir: a socket's path must be short.
-    var name: [64]u8 = undefined;
-    const folder = try std.fmt.bufPrint(&name, "/tmp/vt-test.{d}", .{std.c.getpid()});
-    try std.fs.makeDirAbsolute(folder);
-    defer std.fs.deleteTreeAbsolute(folder) catch {}; // then /tmp has a folder more
+    var folder: Folder = undefined;
+    try folder.init();
+    defer folder.deinit();
     var workers: [4]Worker = undefined;
     var threads: [4]std.Thread = undefined;
     for (&workers, &threads, 0..) |*worker, *thread, number| {
-        worker.* = .{ .number = number, .folder = folder };
+        worker.* = .{ .number = number, .folder = folder.path };
         thread.* = try std.Thread.spawn(.{}, Worker.work, .{worker});
     }
     for (threads) |thread| thread.join();
     for (workers) |worker| try testing.expect(!worker.failed);
     try testing.expectEqual(0, lib.vt_fwd_running());
+}
+
+/// Closes a handle that is not there yet, as soon as it is.
+const Guesser = struct {
+    handle: u32,
+    stop: std.atomic.Value(bool) = .init(false),
+    closed: bool = false,
+
+    fn work(guesser: *Guesser) void {
+        while (!guesser.closed and !guesser.stop.load(.acquire)) {
+            guesser.closed = lib.vt_fwd_close(guesser.handle);
+        }
+    }
+};
+
+test "a handle that is guessed and closed while its session starts hurts nobody" {
+    var folder: Folder = undefined;
+    try folder.init();
+    defer folder.deinit();
+    var buffer: [512]u8 = undefined;
+    const config = try std.fmt.bufPrint(&buffer,
+        \\{{"argv":["true"],"control_dir":"{s}","git":false}}
+    , .{folder.path});
+    var next: u32 = 0;
+    for (0..5) |_| {
+        // The next use of the same slot, once one is known.
+        var guesser: Guesser = .{ .handle = next };
+        const thread = try std.Thread.spawn(.{}, Guesser.work, .{&guesser});
+        const session = lib.vt_fwd_start(config.ptr, config.len);
+        try testing.expect(session != 0);
+        guesser.stop.store(true, .release);
+        thread.join();
+        if (next != 0) try testing.expectEqual(next, session);
+        next = session + 4096;
+        if (!guesser.closed) try testing.expect(lib.vt_fwd_close(session));
+        while (lib.vt_fwd_running() > 0) std.Thread.sleep(std.time.ns_per_ms);
+    }
+}
+
+test "an event of a recording may have any time" {
+    var tmp = testing.tmpDir(.{});
+    defer tmp.cleanup();
+    var buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const folder = try tmp.dir.realpath(".", &buffer);
+    const path = try std.fmt.allocPrintSentinel(testing.allocator, "{s}/cast", .{folder}, 0);
+    defer testing.allocator.free(path);
+    const last = std.math.maxInt(u64) - 1; // beyond it is VT_FWD_NOW
+    for ([_]u64{ 0, 1, last / 2, last - 50_000, last }) |time| {
+        const cast = lib.vt_fwd_cast_create(path, 80, 24, std.math.minInt(i64), null, null, last);
+        try testing.expect(cast != 0);
+        for ([_][]const u8{ "\x1b", "[2J\xc3", "\x1b]0;" }) |piece| {
+            try testing.expectEqual(0, lib.vt_fwd_cast_output(cast, time, piece.ptr, piece.len));
+            try testing.expectEqual(0, lib.vt_fwd_cast_input(cast, time, piece.ptr, piece.len));
+            try testing.expectEqual(0, lib.vt_fwd_cast_resize(cast, time, 80, 24));
+            try testing.expectEqual(0, lib.vt_fwd_cast_marker(cast, time, "x"));
+        }
+        try testing.expectEqual(0, lib.vt_fwd_cast_end(cast, time, 0, "id"));
+        const text = try tmp.dir.readFileAlloc(testing.allocator, "cast", 1 << 16);
+        defer testing.allocator.free(text);
+        try testing.expect(std.mem.endsWith(u8, text, "[\"exit\",0,\"id\"]\n"));
+    }
 }

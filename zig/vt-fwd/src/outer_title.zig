@@ -10,9 +10,10 @@ pub const OuterTitle = struct {
     context: title.Context,
     /// Not a terminal: titles have no meaning there.
     silent: bool,
+    /// The title that waits to be written.
+    waiting: ?title.Name = null,
+    /// The sequence that was taken last.
     bytes: [title.max_characters * 4 + 8]u8 = undefined,
-    /// Length of the sequence that waits to be written; 0 for none.
-    len: usize = 0,
 
     /// At the start: the session's own title, in the mode that has one.
     pub fn begin(self: *OuterTitle, name: *const title.Name) void {
@@ -22,20 +23,20 @@ pub const OuterTitle = struct {
     /// Somebody renamed the session.
     pub fn renamed(self: *OuterTitle, name: *const title.Name) void {
         if (self.silent) return;
-        const text = if (self.mode == .static) title.staticTitle(name, self.context) else name.*;
-        const sequence = std.fmt.bufPrint(&self.bytes, "\x1b]2;{s}\x07", .{text.slice()}) catch
-            unreachable; // a name has at most `max_characters`
-        self.len = sequence.len;
+        self.waiting = if (self.mode == .static) title.staticTitle(name, self.context) else name.*;
     }
 
     pub fn waits(self: *const OuterTitle) bool {
-        return self.len > 0;
+        return self.waiting != null;
     }
 
-    /// The sequence to write now. It stays valid until the next rename.
+    /// The sequence to write now; "" for none. It stays valid until the next `take`: a terminal that
+    /// is stopped may have got half of it when the session is renamed again.
     pub fn take(self: *OuterTitle) []const u8 {
-        defer self.len = 0;
-        return self.bytes[0..self.len];
+        const text = self.waiting orelse return "";
+        self.waiting = null;
+        return std.fmt.bufPrint(&self.bytes, "\x1b]2;{s}\x07", .{text.slice()}) catch
+            unreachable; // a name has at most `max_characters`
     }
 };
 
@@ -60,4 +61,16 @@ test "titles in each mode" {
     var silent: OuterTitle = .{ .mode = .static, .context = context, .silent = true };
     silent.begin(&generated);
     try std.testing.expect(!silent.waits());
+}
+
+test "a rename leaves the sequence alone that is being written" {
+    const context: title.Context = .{ .argv0 = "sh", .cwd = "/tmp", .home = "" };
+    var self: OuterTitle = .{ .mode = .none, .context = context, .silent = false };
+    self.renamed(&.fromBytes("first"));
+    const taken = self.take();
+    self.renamed(&.fromBytes("2nd"));
+    self.renamed(&.fromBytes("third"));
+    try std.testing.expectEqualStrings("\x1b]2;first\x07", taken);
+    try std.testing.expectEqualStrings("\x1b]2;third\x07", self.take());
+    try std.testing.expectEqualStrings("", self.take());
 }

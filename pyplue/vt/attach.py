@@ -30,7 +30,10 @@ _SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.003, 0.03
 _REPAINT_S = 0.06
 # The exit line follows the end of the connection at once.
 _EXIT_LINE_S = 1.0
-_INPUT_S = 10.0
+# What was typed and not taken by the session: with more than this, the keyboard has to wait.
+_MOST_WAITING_BYTES = 16 << 20
+# Whoever leaves waits this long for the session to take it.
+_LEAVE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ def attach(session: Session, *, detach_key: str = DETACH_KEY, read_only: bool = 
 
     The screen is there at once, however long the recording is; then a change of the size makes the
     program paint it anew. The session gets this terminal's size, and goes back to the size of the
-    terminal that it was started on. With `read_only` nothing is typed and no size is changed.
+    terminal that it was started on. What is typed waits for a program that does not read, and the
+    view goes on meanwhile. With `read_only` nothing is typed and no size is changed.
 
     Only on the main thread, with a terminal at standard input and output. Raises what
     `Session.send` raises; the terminal is as it was on every way out, also on SIGTERM, SIGHUP and
@@ -85,6 +89,8 @@ class _View:
         self._connection = connection
         self._detach = detach
         self._read_only = read_only
+        # Frames, the first of them perhaps cut, that the session has not taken yet.
+        self._waiting = bytearray()
         self._start = find_start(
             session.cast_path, session.info.last_clear_offset, whole=_REPLAY_BYTES
         )
@@ -102,7 +108,7 @@ class _View:
             return Ended(self._exit_code)
         finally:
             self._reader.close()
-            self._give_size_back()
+            self._leave()
 
     # ---- output ----
 
@@ -137,10 +143,14 @@ class _View:
     def _follow(self, outer: OuterTerminal) -> None:
         pause = _SHORTEST_PAUSE_S
         while self._exit_code is None:
+            keyboard = [outer.stdin] if len(self._waiting) < _MOST_WAITING_BYTES else []
+            session = [self._connection] if self._waiting else []
             # Not poll(), which macOS has for some terminals only.
-            ready, _, _ = select.select([outer.stdin, outer.fileno()], [], [], pause)
-            if ready:
+            ready, writable, _ = select.select([*keyboard, outer.fileno()], session, [], pause)
+            if ready or writable:
                 pause = _SHORTEST_PAUSE_S
+            if writable:
+                self._send_waiting()
             if outer.stdin in ready and not self._typed(outer):
                 return
             outer.signals()
@@ -167,9 +177,17 @@ class _View:
         return bool(data) and not detached
 
     def _tell(self, *messages: bytes) -> None:
-        # When it ends, `_is_over` notices, after the last output.
-        with contextlib.suppress(SessionUnreachableError):
-            self._connection.send(messages, _INPUT_S)
+        """Sends what the session takes now; the rest is sent by the loop."""
+        self._waiting += b"".join(messages)
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        try:
+            while self._waiting and (sent := self._connection.send_some(self._waiting)):
+                del self._waiting[:sent]
+        except SessionUnreachableError:
+            # When it ends, `_is_over` notices, after the last output.
+            self._waiting.clear()
 
     def _is_over(self) -> bool:
         """The session hung up and its recording does not get an exit line."""
@@ -207,8 +225,15 @@ class _View:
     def _resize(self, cols: int, rows: int) -> None:
         self._tell(frames.control("resize", cols=cols, rows=rows))
 
-    def _give_size_back(self) -> None:
-        if not self._read_only and self._exit_code is None:
-            # When it takes nothing at the moment, the next viewer sets its own size.
-            with contextlib.suppress(VtError):
-                self._tell(frames.control("reset-size"))
+    def _leave(self) -> None:
+        """Passes on what was typed before, and gives the size back."""
+        if self._read_only or self._exit_code is not None:
+            return
+        # What a program does not read, nobody gets.
+        with contextlib.suppress(VtError):
+            self._connection.send([bytes(self._waiting)], _LEAVE_S)
+        self._connection.close()
+        # On a new connection: the old one may have stopped within a frame, or before a program that
+        # does not read. When this one takes nothing either, the next viewer sets its own size.
+        with contextlib.suppress(VtError), self._session.connect() as connection:
+            connection.send([frames.control("reset-size")], _LEAVE_S)

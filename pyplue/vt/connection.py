@@ -62,9 +62,13 @@ class Connection:
         return self._hung_up
 
     def send(self, frames: Iterable[bytes], timeout: float) -> None:
-        """Sends whole frames; WaitTimeoutError when the session does not take them in time."""
+        """Sends whole frames; WaitTimeoutError when the session does not take them in time. The
+        connection is closed then if a frame was cut: the session would take what follows for its
+        rest."""
         if math.isnan(timeout):
             raise ValueError("a timeout is a number of seconds, not NaN")
+        if self._socket.fileno() < 0:
+            raise SessionUnreachableError("this connection is closed: connect again")
         end = time.monotonic() + timeout
         for frame in frames:
             rest = memoryview(frame)
@@ -74,19 +78,25 @@ class Connection:
                 if readable:
                     self._drop_received()
                 if writable:
-                    try:
-                        rest = rest[self._socket.send(rest) :]
-                    except BlockingIOError:
-                        continue
-                    except OSError as error:
-                        raise SessionUnreachableError(
-                            "the session hung up: it has ended, or did not accept what was sent"
-                        ) from error
+                    rest = rest[self.send_some(rest) :]
                 elif left <= 0:
+                    if len(rest) < len(frame):
+                        self.close()
                     raise WaitTimeoutError(
                         f"the session did not take all input in {timeout:g} s: its program does "
                         "not read"
                     )
+
+    def send_some(self, data: bytes | bytearray | memoryview) -> int:
+        """Sends what the session takes at once; how many bytes that was."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            raise SessionUnreachableError(
+                "the session hung up: it has ended, or did not accept what was sent"
+            ) from error
 
     def finish(self, timeout: float) -> bool:
         """Says that nothing more comes, and waits until the session has done all that was asked.

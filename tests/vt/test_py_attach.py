@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -172,6 +173,45 @@ def test_a_full_screen_program_is_shown_as_it_is(
     view.send(b":q!\r")
     assert view.wait() == 0
     assert view.restored()
+
+
+# Reads nothing until its file is there, and says all the while that it lives; then it writes into
+# the file what it got.
+DEAF = r"""
+import os, select, sys, time, tty
+tty.setraw(0)
+while not os.path.exists(sys.argv[1]):
+    os.write(1, b"alive ")
+    time.sleep(0.02)
+heard = b""
+while select.select([0], [], [], 0.5)[0]:
+    heard += os.read(0, 65536)
+with open(sys.argv[1], "wb") as file:
+    file.write(heard)
+"""
+
+
+def test_a_paste_that_nobody_reads_freezes_nothing_and_is_not_mixed_up(
+    home: Home, attach: Callable[..., Attached], tmp_path: Path
+) -> None:
+    file = tmp_path / "heard"
+    terminal = home.terminal(sys.executable, "-c", DEAF, str(file), size=(77, 22))
+    session = vt.Session.open(terminal.session.wait().id, control_dir=home.control)
+    view = attach(session, size=(100, 30))
+    view.shows("alive")
+    eventually(lambda: session.screen().cols == 100)
+    paste = threading.Thread(target=view.send, args=(b"x" * 2_000_000,), daemon=True)
+    paste.start()
+    paste.join(5)
+    assert not paste.is_alive(), "the terminal is read"
+    view.expect(b"alive", after=view.mark(), timeout=2)
+    begin = time.monotonic()
+    view.leave()
+    assert time.monotonic() - begin < 4
+    eventually(lambda: session.screen().cols == 77, 2)
+    file.touch()
+    assert session.wait(timeout=10) == 0
+    assert set(file.read_bytes()) == {ord("x")}
 
 
 LEAVINGS = (

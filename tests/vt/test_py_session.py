@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pyplue import vt
+from pyplue.vt import frames
 from vt.harness import Home, Recording, alive, eventually
 
 
@@ -109,6 +110,20 @@ def test_an_id_that_is_none_is_refused(home: Home, bad: str) -> None:
         vt.Session.open(bad, control_dir=home.control)
     with pytest.raises(vt.InvalidSessionIdError):
         vt.spawn(["true"], control_dir=home.control, session_id=bad)
+
+
+def test_a_connection_that_has_sent_half_a_frame_sends_nothing_more(home: Home) -> None:
+    session = vt.spawn(["sh", "-c", "stty raw; echo up; sleep 60"], control_dir=home.control)
+    session.wait("up", timeout=5)
+    with session.connect() as connection:
+        with pytest.raises(vt.WaitTimeoutError, match="does not read"):
+            connection.send(frames.typed(b"x" * 4_000_000), 0.2)
+        with pytest.raises(vt.SessionUnreachableError, match="connect again"):
+            connection.send([frames.control("resize", cols=9, rows=9)], 0.2)
+    session.resize(90, 20)
+    eventually(lambda: session.screen().cols == 90)
+    session.kill("KILL")
+    session.wait(timeout=5)
 
 
 def test_keys_have_names(home: Home) -> None:

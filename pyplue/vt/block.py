@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 _NOW = 2**64 - 1
 # A background process may keep the terminal open: the end of the block waits this long for it.
 _QUIET_MS = 50
+# One that goes on writing is not waited for: whatever was written in the block comes before this
+# much time has passed in waiting for it, and is among this many bytes. No terminal holds more.
+_LONGEST_S = 0.5
+_LONGEST_BYTES = 1 << 20
 
 
 class BlockRecording:
@@ -99,11 +103,17 @@ class BlockRecording:
         echo = _Echo(self._saved[0]) if self._echo else None
         poll = select.poll()
         poll.register(self._master, select.POLLIN)
+        waited, afterwards = 0.0, 0
         while True:
+            ending = self._ending.is_set()
+            begin = time.monotonic()
             ready = poll.poll(_QUIET_MS)
-            if not ready:
-                if self._ending.is_set():
+            if ending:
+                # Not the time that the old output takes: it may be slow, and misses nothing.
+                waited += time.monotonic() - begin
+                if not ready or waited > _LONGEST_S or afterwards > _LONGEST_BYTES:
                     return
+            elif not ready:
                 continue
             try:
                 data = os.read(self._master, 65536)
@@ -111,6 +121,7 @@ class BlockRecording:
                 return
             if not data:
                 return
+            afterwards += len(data) if ending else 0
             self._check(ffi.vt.vt_fwd_cast_output(self._cast, _NOW, data, len(data)))
             if echo is not None:
                 echo.write(data)

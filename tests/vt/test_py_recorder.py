@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,28 @@ def test_a_child_that_stays_does_not_hold_the_block_up(
     child.kill()
     child.wait()
     assert Cast(tmp_path / "demo.cast").text() == "up\r\n"
+
+
+SELDOM = "import os, time\nwhile os.write(1, b'more\\n'): time.sleep(0.002)"
+
+
+@pytest.mark.parametrize("argv", [["yes"], [sys.executable, "-c", SELDOM]], ids=["yes", "seldom"])
+def test_a_child_that_goes_on_writing_does_not_hold_the_block_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], argv: list[str]
+) -> None:
+    path = tmp_path / "demo.cast"
+    with vt.record(path, echo=False):
+        child = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        killer = threading.Timer(5, child.kill)
+        killer.start()
+        eventually(lambda: path.stat().st_size > 300)
+        print("the last line")
+        begin = time.monotonic()
+    assert time.monotonic() - begin < 3
+    assert "the last line\r\n" in Cast(path).text()
+    killer.cancel()
+    child.kill()
+    child.wait()
 
 
 def test_what_cannot_be_recorded_is_said_and_changes_nothing(

@@ -51,9 +51,14 @@ class CastReader:
         SessionDataError for what is no regular file."""
         self.path = path
         self._descriptor = open_regular(path)
-        # In bytes; `_partial` is what comes before it and has no end of line yet.
+        # In bytes, what was read of the file; `_partial` is its end and has no end of line yet.
         self.position = offset
         self._partial = b""
+        # The lines that were read and not looked at yet, where the next of them begins, and what is
+        # wrong with the one before it.
+        self._lines: Iterator[bytes] = iter(())
+        self._offset = offset
+        self._error: CastError | None = None
         self._skip_line = offset > 0 and os.pread(self._descriptor, 1, offset - 1) != b"\n"
         self._header: dict[str, Any] | None = None
         self._time = 0.0
@@ -106,51 +111,53 @@ class CastReader:
 
         Raises CastError for a line that is no event; the next call goes on after that line.
         """
-        events: list[Event] = []
-        while not events:
-            data = os.pread(self._descriptor, _CHUNK_BYTES, self.position)
-            if not data:
+        while True:
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            if events := self._parse():
+                return events
+            if self._error is None and not self._fill():
                 return []
-            begin = self.position - len(self._partial)
-            self.position += len(data)
-            whole, newline, rest = data.rpartition(b"\n")
-            if not newline:
-                self._partial += data
-                if len(self._partial) > _LONGEST_LINE:
-                    self._partial, self._skip_line = b"", True
-                    raise CastError(f"{self.path} has a line of over {_LONGEST_LINE} bytes")
-                continue
+
+    def _fill(self) -> bool:
+        """Reads on in the file; False at its end."""
+        data = os.pread(self._descriptor, _CHUNK_BYTES, self.position)
+        self.position += len(data)
+        whole, newline, rest = data.rpartition(b"\n")
+        if newline:
             lines = (self._partial + whole).split(b"\n")
-            self._partial = rest
-            events.extend(self._parse(lines, begin))
-        return events
+            self._offset = self.position - len(data) - len(self._partial)
+            self._lines, self._partial = iter(lines), rest
+        else:
+            self._partial += data
+            if len(self._partial) > _LONGEST_LINE:
+                self._partial, self._skip_line = b"", True
+                raise CastError(f"{self.path} has a line of over {_LONGEST_LINE} bytes")
+        return bool(data)
 
     def __iter__(self) -> Iterator[Event]:
         """All events up to the end of the file as it is now."""
         while events := self.read():
             yield from events
 
-    def _parse(self, lines: list[bytes], offset: int) -> Iterator[Event]:
+    def _parse(self) -> list[Event]:
+        """The events up to a line that is none: `_error` is about that one."""
         events = []
-        for line in lines:
+        for line in self._lines:
+            begin, self._offset = self._offset, self._offset + len(line) + 1
             if self._skip_line:
                 self._skip_line = False
             elif line and not line.startswith(b"{"):
                 try:
                     events.append(self._event(line))
                 except (ValueError, TypeError, OverflowError, RecursionError):
-                    # What follows this line is read by the next call.
-                    self.position = offset + len(line) + 1
-                    self._partial = b""
-                    if events:
-                        self.position = offset
-                        return iter(events)
-                    raise CastError(
-                        f"{self.path} has a line at byte {offset} that is no asciicast event: "
+                    self._error = CastError(
+                        f"{self.path} has a line at byte {begin} that is no asciicast event: "
                         f"{line[:60]!r}"
-                    ) from None
-            offset += len(line) + 1
-        return iter(events)
+                    )
+                    break
+        return events
 
     def _event(self, line: bytes) -> Event:
         time, code, data = json.loads(line)

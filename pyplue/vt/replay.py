@@ -83,8 +83,11 @@ def find_start(path: Path, last_clear_offset: int = 0, whole: int = 1 << 20) -> 
 
 def _last_clear(tail: bytes) -> int | None:
     """The beginning of the last line of output that clears the screen."""
+    refused = len(tail)
     for match in reversed(list(_CLEARS.finditer(tail))):
-        begin = tail.rfind(b"\n", 0, match.start()) + 1
+        if match.start() >= refused:
+            continue  # of the same line
+        refused = begin = tail.rfind(b"\n", 0, match.start()) + 1
         end = tail.find(b"\n", match.end())
         if begin and end >= 0 and _is_output(tail[begin:end]):
             return begin

@@ -19,7 +19,7 @@ from pyplue.processes import is_alive
 from pyplue.vt import frames
 from pyplue.vt.cast import CastReader, Event
 from pyplue.vt.connection import Connection
-from pyplue.vt.control_dir import StrPath, control_dir, session_dir
+from pyplue.vt.control_dir import StrPath, control_dir, open_regular, session_dir
 from pyplue.vt.errors import (
     CastError,
     SessionDataError,
@@ -314,11 +314,15 @@ class Session:
         give_up = time.monotonic() + _EXIT_LINE_S
         while time.monotonic() < give_up:
             try:
-                with self.cast_path.open("rb") as cast:
-                    cast.seek(max(0, os.fstat(cast.fileno()).st_size - _END_BYTES))
-                    last = cast.read().rstrip(b"\n").rpartition(b"\n")[2]
-            except FileNotFoundError:
-                return
+                descriptor = open_regular(self.cast_path)
+            except (FileNotFoundError, SessionDataError):
+                return  # what is no recording gets no exit line
+            try:
+                end = os.fstat(descriptor).st_size
+                data = os.pread(descriptor, _END_BYTES, max(0, end - _END_BYTES))
+            finally:
+                os.close(descriptor)
+            last = data.rstrip(b"\n").rpartition(b"\n")[2]
             if last.startswith(b'["exit"'):
                 return
             time.sleep(0.005)

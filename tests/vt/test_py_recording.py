@@ -6,6 +6,7 @@ import json
 import os
 import random
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,60 @@ def test_what_is_no_recording_is_said(home: Home) -> None:
     os.mkfifo(session.cast_path)
     with pytest.raises(vt.SessionDataError, match="no regular file"):
         session.events()
+
+
+def test_the_end_of_a_session_whose_recording_is_a_fifo(home: Home) -> None:
+    session = made(home, HEADER)
+    session.cast_path.unlink()
+    os.mkfifo(session.cast_path)
+    codes: list[int] = []
+    waiter = threading.Thread(target=lambda: codes.append(session.wait(timeout=2)), daemon=True)
+    waiter.start()
+    waiter.join(5)
+    assert codes == [0]
+
+
+def test_many_bad_lines_take_little_time(home: Home) -> None:
+    bad = "no event " * 6
+    session = made(home, HEADER, *output("a"), *[bad] * 10_000, *output("b", "c"), "[1", "{")
+    begin = time.monotonic()
+    assert session.text() == "abc"
+    events = session.events(follow=False)
+    assert next(events).data == "a"
+    offset = session.cast_path.read_bytes().index(bad.encode())
+    for number in range(10_000):
+        with pytest.raises(vt.CastError) as error:
+            next(events)
+        assert f"at byte {offset + number * (len(bad) + 1)} " in str(error.value)
+    assert [next(events).data, next(events).data] == ["b", "c"]
+    with pytest.raises(vt.CastError, match="no asciicast event: b'\\[1'"):
+        next(events)
+    assert list(events) == []
+    assert time.monotonic() - begin < 5
+
+
+def test_what_is_appended_after_a_bad_line_is_read(home: Home) -> None:
+    session = made(home, HEADER, *output("a"), "bad", *output("b"))
+    reader = session.events(follow=False)
+    assert next(reader).data == "a"
+    with session.cast_path.open("a") as file:
+        file.write('[1,"o","c"]\n[2,"o","cut')
+    with pytest.raises(vt.CastError):
+        next(reader)
+    assert [event.data for event in reader] == ["b", "c"]
+    assert reader.cut == len('[2,"o","cut')
+
+
+def test_many_clears_in_a_line_that_is_no_output_take_little_time(home: Home) -> None:
+    clears = "\x1b[2J" * 20_000
+    shown = [*output("one\x1b[2J"), *output("two")]
+    for lines in ([[1, "i", clears]], [], ['[1,"o","' + json.dumps(clears)[1:-1]]):
+        session = made(home, HEADER, *shown, *lines, *output("three"))
+        size = session.cast_path.stat().st_size
+        begin = time.monotonic()
+        start = find_start(session.cast_path, whole=size - 1)
+        assert time.monotonic() - begin < 1
+        assert start.offset == len(json.dumps(HEADER)) + 1
 
 
 def test_a_line_without_end_is_no_reason_to_fill_the_memory(home: Home) -> None:

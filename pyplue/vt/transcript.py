@@ -24,7 +24,9 @@ class Transcript:
 
     def __init__(self) -> None:
         self._sequences = SequenceBuffer()
-        self._line = ""
+        # Of the unfinished line, and their length: to join them at every event would take for ever.
+        self._pieces: list[str] = []
+        self._length = 0
         self._alternate = False
 
     def feed(self, events: Iterable[Event]) -> Iterator[str]:
@@ -37,17 +39,29 @@ class Transcript:
 
     def flush(self) -> Iterator[str]:
         """The unfinished line, if there is one."""
-        line, self._line = self._line, ""
+        line = self._joined()
         if line:
             yield _edited(line)
 
     def _output(self, text: str) -> Iterator[str]:
-        shown = self._line + "".join(self._main_screen(self._sequences.feed(text)))
-        *lines, self._line = shown.split("\n")
-        for line in lines:
-            yield _edited(line)
-        if len(self._line) > _LONGEST_LINE:
+        for shown in self._main_screen(self._sequences.feed(text)):
+            *ends, rest = shown.split("\n")
+            for end in ends:
+                self._append(end)
+                yield _edited(self._joined())
+            self._append(rest)
+        if self._length > _LONGEST_LINE:
             yield from self.flush()
+
+    def _append(self, piece: str) -> None:
+        self._pieces.append(piece)
+        self._length += len(piece)
+
+    def _joined(self) -> str:
+        line = "".join(self._pieces)
+        self._pieces.clear()
+        self._length = 0
+        return line
 
     def _main_screen(self, text: str) -> Iterator[str]:
         """`text` without what is painted on the alternate screen."""

@@ -129,6 +129,22 @@ def test_hostile_lines_are_edited_in_little_time_and_space() -> None:
         assert time.monotonic() - begin < 10
 
 
+def test_a_spinner_is_edited_in_little_time() -> None:
+    events = [vt.Event(0, "o", f"\r{n % 100:3} %\x1b[K") for n in range(40_000)]
+    begin = time.monotonic()
+    lines = list(Transcript().feed([*events, vt.Event(0, "o", "\rdone\x1b[K\n")]))
+    assert time.monotonic() - begin < 5
+    assert lines[-1] == "done"
+    assert len(lines) == 1
+    transcript = Transcript()
+    pieces = ("a", "b\nc", "\n\nd\x1b[?1049hx\ny", "z\x1b[?1049le\n", "f")
+    assert [line for text in pieces for line in transcript.feed([vt.Event(0, "o", text)])] == [
+        *("ab", "c", "", "de"),
+    ]
+    assert list(transcript.flush()) == ["f"]
+    assert list(transcript.flush()) == []
+
+
 def test_what_is_no_recording_is_said(home: Home) -> None:
     for text in ("", "x", "\n", "[]\n", "{}\n", "1\n", "{" * 200_000, '{"version":3}\n'):
         session = made(home, HEADER)

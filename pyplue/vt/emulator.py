@@ -19,8 +19,15 @@ __all__ = ["REFUSALS", "Stream", "Terminal", "wcwidth"]
 REFUSALS = (ArithmeticError, AssertionError, LookupError, NameError, TypeError, ValueError)
 
 
+# DECSCNM, the private mode that shows the whole screen in reverse.
+_REVERSED = 5
+
+
 class Terminal(pyte.Screen):
-    """pyte's screen with what it lacks."""
+    """pyte's screen with what it lacks. Whoever looks at it reverses what it shows if it is
+    `reversed`: pyte would change all of its cells, which programs may ask for again and again."""
+
+    reversed: bool
 
     def __init__(self, cols: int, rows: int) -> None:
         # The main screen's rows and saved cursor, while the alternate one is shown.
@@ -31,6 +38,7 @@ class Terminal(pyte.Screen):
     def reset(self) -> None:
         self._main = None
         self.savepoints = []
+        self.reversed = False
         super().reset()
 
     def draw(self, data: str) -> None:
@@ -49,8 +57,17 @@ class Terminal(pyte.Screen):
             super().draw(character)
 
     def repeat(self, count: int | None = None) -> None:
-        """REP: the last character again."""
-        self.draw(self._last * min(count or 1, self.columns * self.lines))
+        """REP: the last character again. A row of it at most: xterm goes on to a whole screen, tmux
+        ends with the row, and a few bytes must not cost as much as a screen."""
+        self.draw(self._last * min(count or 1, self.columns))
+
+    def alignment_display(self) -> None:
+        """DECALN: E everywhere, as xterm does it, and not cell by cell."""
+        cells = dict.fromkeys(range(self.columns), self.default_char._replace(data="E"))
+        for y in range(self.lines):
+            self.buffer[y].clear()
+            self.buffer[y].update(cells)
+        self.set_margins()
 
     def delete_lines(self, count: int | None = None) -> None:
         self._fill_rows()
@@ -125,6 +142,7 @@ class Terminal(pyte.Screen):
         super().cursor_to_line(line)
 
     def set_mode(self, *numbers: int, **kwargs: Any) -> None:
+        numbers = self._without_reversed(numbers, True, **kwargs)
         super().set_mode(*numbers, **kwargs)
         if kwargs.get("private") and self._main is None and set(numbers) & set(ALTERNATE):
             if 1049 in numbers:
@@ -134,6 +152,7 @@ class Terminal(pyte.Screen):
             self.buffer.clear()
 
     def reset_mode(self, *numbers: int, **kwargs: Any) -> None:
+        numbers = self._without_reversed(numbers, False, **kwargs)
         super().reset_mode(*numbers, **kwargs)
         if kwargs.get("private") and self._main is not None and set(numbers) & set(ALTERNATE):
             rows, self.savepoints = self._main
@@ -143,6 +162,14 @@ class Terminal(pyte.Screen):
             self._keep_within()
             if 1049 in numbers:
                 self.restore_cursor()
+
+    def _without_reversed(
+        self, numbers: tuple[int, ...], on: bool, private: bool = False
+    ) -> tuple[int, ...]:
+        if not private or _REVERSED not in numbers:
+            return numbers
+        self.reversed = on
+        return tuple(number for number in numbers if number != _REVERSED)
 
     def resize(self, lines: int | None = None, columns: int | None = None) -> None:
         """As xterm does: empty rows below the cursor go first, then those at the top."""

@@ -70,10 +70,13 @@ class Screen:
     def cells(self) -> list[list[Any]]:
         """Every row's characters with their colours: pyte's `Char`."""
         blank = self._screen.default_char
-        return [
+        rows = [
             [self._screen.buffer[y].get(x, blank) for x in range(self.cols)]
             for y in range(self.rows)
         ]
+        if not self._screen.reversed:
+            return rows
+        return [[cell._replace(reverse=not cell.reverse) for cell in row] for row in rows]
 
     def feed(self, text: str) -> None:
         """What the program wrote; sequences may be cut anywhere."""

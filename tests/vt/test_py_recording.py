@@ -330,6 +330,8 @@ def shown(*texts: str, cols: int = 40, rows: int = 5) -> str:
         ("\x1b[38:2::1:2:3mred\x1b[0m", "red"),
         ("\x1b[4:3mcurly\x1b[4:0m\x1b[58;5;9m!", "curly!"),
         ("=\x1b[9b", "=========="),
+        ("=\x1b[9999b", "=" * 40 + "\n="),
+        ("ab\x1b[2;3r\x1b#8\x1b[31mc", "c" + "E" * 39 + ("\n" + "E" * 40) * 4),
         ("\x1bP+q544e\x1b\\x", "x"),
         ("\x1b_Gi=31,a=q;AAAA\x1b\\x", "x"),
         ("\x1b^private\x1b\\x\x1bXstring\x1b\\y", "xy"),
@@ -355,6 +357,25 @@ def shown(*texts: str, cols: int = 40, rows: int = 5) -> str:
 def test_the_screen_shows_what_a_terminal_shows(text: str, wanted: str) -> None:
     assert shown(text) == wanted
     assert shown(*text) == wanted, "wherever the output is cut"
+
+
+@pytest.mark.parametrize("sequence", ["[9999b", "#8", "[?5h\x1b[?5l", "[2J", "[9999S", "[9999Z"])
+def test_a_few_bytes_do_not_cost_a_screen_each(sequence: str) -> None:
+    screen = vt.Screen(80, 24)
+    screen.feed("x" * 80 * 24)
+    begin = time.monotonic()
+    screen.feed(f"\x1b{sequence}" * (7000 // (len(sequence) + 1)))
+    assert time.monotonic() - begin < 2
+
+
+def test_the_whole_screen_in_reverse() -> None:
+    screen = vt.Screen(3, 1)
+    screen.feed("a\x1b[7mb\x1b[?5h\x1b[m")
+    assert [cell.reverse for cell in screen.cells()[0]] == [True, False, True]
+    screen.feed("\x1b[?5l")
+    assert [cell.reverse for cell in screen.cells()[0]] == [False, True, False]
+    screen.feed("\x1b[?5h\x1bc")
+    assert not any(cell.reverse for cell in screen.cells()[0])
 
 
 def test_a_resize_keeps_the_lines_at_the_cursor() -> None:

@@ -30,7 +30,7 @@ def random_output(rng: random.Random) -> str:
         *(lambda text=text: text for text in (  # type: ignore[misc]
             "\r\n", "\n", "\r", "\b", "\t", "\x1bM", "\x1bD", "\x1bE", "\x1b7", "\x1b8",
             "\x1b[?1049h", "\x1b[?1049l", "\x1b[?7l", "\x1b[?7h", "\x1b[4h", "\x1b[4l",
-            "\rx\x1b[3b", "\x1b[2Z", "\x1b[r", "\x1b[31;1m", "\x1b[m", "\x1b]0;title\x07",
+            "\rx\x1b[3b", "\x1b[2Z", "\x1b#8", "\x1b[r", "\x1b[31;1m", "\x1b[m", "\x1b]0;title\x07",
         )),
         *(lambda final=final: f"\x1b[{below(5)}{final}" for final in "ABCDEFGPX@"),  # type: ignore[misc]
         lambda: f"\x1b[{below(ROWS + 2)};{below(COLS + 3)}H",

@@ -29,6 +29,7 @@ export function rateLimit(
   return async (context, next) => {
     const whom = key(context);
     if (whom === null) return next();
+    const begun = performance.now();
     const decision = limiter.hit(whom);
     if (!decision.allowed) {
       const body = {
@@ -44,7 +45,10 @@ export function rateLimit(
       await next();
     } finally {
       const failed = context.error !== undefined || context.res.status >= 400;
-      if (count !== "all" && (count === "failed") !== failed) limiter.refund(whom);
+      const counts = count === "all" || (count === "failed") === failed;
+      // What counts no more, or under no key of its own, would be taken from other requests.
+      const stands = performance.now() - begun < decision.resetAfterMs && !decision.tableFull;
+      if (!counts && stands) limiter.refund(whom);
     }
     for (const [field, value] of Object.entries(fields(name, window, decision)))
       context.header(field, value, { append: field.startsWith("RateLimit") });

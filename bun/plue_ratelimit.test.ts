@@ -185,6 +185,20 @@ describe("the Hono example", () => {
     }
   });
 
+  test("a late answer takes nothing back from the next window", async () => {
+    const window = 200;
+    using login = new RateLimiter(3, window, { algorithm: "fixed-window" });
+    const app = new Hono();
+    app.use(rateLimit(login, window, { key: () => "ann", count: "failed" }));
+    app.get("/", async (context) => {
+      await Bun.sleep(2 * window);
+      login.hit("ann", 3);
+      return context.text("slow");
+    });
+    expect((await app.request("/")).status).toBe(200);
+    expect(login.remaining("ann")).toBe(0);
+  });
+
   test("an address is IPv4, or the /64 of IPv6", () => {
     expect(addressKey("192.0.2.1")).toBe("192.0.2.1");
     expect(addressKey("::ffff:192.0.2.1")).toBe("192.0.2.1");

@@ -164,6 +164,38 @@ def test_refused_and_unknown_pushes_read_alike(any_server, forge, work):
     assert forge.objects(forge.repositories / "public/library.git") == before
 
 
+def test_who_may_push_makes_no_repository_inside_another(server: Server, forge, work):
+    """Neither in a work tree nor among the references: it would have hooks of the client's."""
+    outer = f"alice/{os.urandom(3).hex()}"
+    path = forge.repository(outer, bare=False)
+    forge.git("config", "receive.denyCurrentBranch", "updateInstead", cwd=path)
+    bare = forge.repositories / f"{outer}-bare"
+    forge.git("clone", "-q", "--bare", str(path), str(bare))
+    alice = Client(server, "alice", directory=work)
+    clone, mark = alice.clone(outer, "clone"), work / "mark"
+    hook = clone / "evil/hooks/pre-receive"
+    hook.parent.mkdir(parents=True)
+    hook.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    hook.chmod(0o755)
+    commit(forge, clone, "evil/HEAD", b"ref: refs/heads/main\n")
+    commit(forge, clone, "evil/objects/keep")
+    commit(forge, clone, "evil/refs/keep")
+    alice.git("push", "-q", "origin", "main", cwd=clone)
+    names = [f"main:refs/heads/x/{name}" for name in ("HEAD", "objects/a", "refs/b")]
+    alice.git("push", "-q", alice.url(f"{outer}-bare"), *names, cwd=clone)
+    assert (path / "evil/hooks/pre-receive").exists()
+    assert (bare / "refs/heads/x/HEAD").exists()
+
+    def pushed(name: str) -> tuple[int, str, str]:
+        return says(alice.try_git("push", alice.url(name), "main:refs/heads/y", cwd=clone), name)
+
+    unknown = pushed("alice/nothing")
+    assert pushed(f"{outer}/evil") == unknown
+    assert not mark.exists()
+    assert pushed(f"{outer}-bare/refs/heads/x") == unknown
+    server.wait_for("command_refused", reason="not_found", repository=f"{outer}/evil")
+
+
 def test_unknown_key_wrong_user_and_no_key_read_alike(any_server):
     def tried(key: str | None, user: str | None = None) -> tuple[int, str, str]:
         return says(Client(any_server, key, user=user).ssh("id"), user or any_server.user)

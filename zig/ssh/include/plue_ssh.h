@@ -100,7 +100,9 @@ const char *plue_ssh_libssh_version(void);
  *                                       "alice/repo" and "alice/repo.git" both name
  *                                       <repositories>/alice/repo.git if there is one,
  *                                       otherwise <repositories>/alice/repo; each bare or with
- *                                       a .git directory. Symbolic links beneath it are refused.
+ *                                       a .git directory. Symbolic links beneath it are refused,
+ *                                       and so is a repository inside another: one that is
+ *                                       reached through a repository or a folder with a .git.
  *   bind_address               string   "127.0.0.1". A numeric IPv4 or IPv6 address.
  *   user                       string   "git". The only user name that may log in.
  *   git                        string   "git". Absolute path, or a name searched in PATH once.

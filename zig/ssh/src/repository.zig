@@ -35,7 +35,7 @@ pub fn canonicalName(path: []const u8) NameError![]const u8 {
 }
 
 pub const OpenError = error{
-    /// No such repository, or one that is reached through a symbolic link.
+    /// No such repository, or one that is reached through a symbolic link or another repository.
     NotFound,
     /// The path would not fit `buffer`.
     TooLong,
@@ -81,6 +81,7 @@ fn openBeneath(root_fd: posix.fd_t, name: []const u8, suffix: []const u8) !posix
         const next = try openDirectory(current, text);
         if (current != root_fd) posix.close(current);
         current = next;
+        if (!last and isRepository(current)) return error.NotFound;
     }
     return current;
 }
@@ -92,6 +93,21 @@ fn openDirectory(fd: posix.fd_t, name: []const u8) !posix.fd_t {
         .NOFOLLOW = true,
         .CLOEXEC = true,
     }, 0);
+}
+
+/// A repository lies in no other: who may push to the outer one decides what is in its work tree
+/// and what its references are called, and could so make an inner one, with hooks. A broken one
+/// counts too, and so does what cannot be looked at.
+fn isRepository(fd: posix.fd_t) bool {
+    if (isThere(fd, ".git")) return true;
+    return isThere(fd, "HEAD") and isThere(fd, "objects") and isThere(fd, "refs");
+}
+
+fn isThere(fd: posix.fd_t, name: []const u8) bool {
+    _ = posix.fstatat(fd, name, posix.AT.SYMLINK_NOFOLLOW) catch |err| {
+        return err != error.FileNotFound;
+    };
+    return true;
 }
 
 /// What git itself looks for: HEAD, objects/ and refs/.
@@ -169,6 +185,38 @@ test "bare and non-bare repositories are found, everything else reads alike" {
         try testing.expectError(error.NotFound, find(root, tmp.dir.fd, name, &buffer));
     }
     try testing.expectError(error.TooLong, find(root, tmp.dir.fd, "alice/bare", buffer[0..8]));
+}
+
+test "a repository lies in no other" {
+    var tmp = testing.tmpDir(.{});
+    defer tmp.cleanup();
+    for ([_][]const u8{ "work/.git", "work/evil", "bare", "bare/refs/heads/x" }) |path| {
+        try makeRepository(tmp.dir, path);
+    }
+    // Others that git would take for repositories, or once were some.
+    for ([_][]const u8{ "file", "link", "broken" }) |owner| {
+        var buffer: [32]u8 = undefined;
+        try makeRepository(tmp.dir, try std.fmt.bufPrint(&buffer, "{s}/deep/evil.git", .{owner}));
+    }
+    try tmp.dir.writeFile(.{ .sub_path = "file/.git", .data = "gitdir: /nowhere\n" });
+    try tmp.dir.symLink("/nowhere", "link/.git", .{});
+    try tmp.dir.symLink("refs/heads/none", "broken/HEAD", .{});
+    try tmp.dir.makePath("broken/objects");
+    try tmp.dir.makePath("broken/refs");
+    // No repository, whatever some of it is called.
+    try makeRepository(tmp.dir, "owner/objects/project.git");
+    try makeRepository(tmp.dir, "owner/refs.git");
+    var buffer: [2 * path_max]u8 = undefined;
+    for ([_][]const u8{
+        "work/evil",      "bare/refs/heads/x", "file/deep/evil",
+        "link/deep/evil", "broken/deep/evil",
+    }) |name| {
+        errdefer std.debug.print("{s}\n", .{name});
+        try testing.expectError(error.NotFound, find("/r", tmp.dir.fd, name, &buffer));
+    }
+    for ([_][]const u8{ "work", "bare", "owner/objects/project", "owner/refs" }) |name| {
+        _ = try find("/r", tmp.dir.fd, name, &buffer);
+    }
 }
 
 test "no symbolic link is followed, wherever it points" {

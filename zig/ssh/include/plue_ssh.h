@@ -276,7 +276,8 @@ bool plue_ssh_push_done(uint32_t id);
 /*
  * plue_ssh_event_next: takes the oldest event; returns its length in bytes without the NUL, 0 when
  * there is none (or `capacity` is below PLUE_SSH_RECORD_MAX). Events beyond "event_queue" are
- * dropped and counted. `notify` as in the decision queue.
+ * dropped and counted. `notify` as in the decision queue; for "listening" and "stopped" it runs on
+ * the thread that starts or stops the server.
  *
  * Every event has "time" (Unix seconds, fractional), "level" ("debug", "info", "warning",
  * "error") and "event"; most have "connection" (a number unique in the process) and "address".

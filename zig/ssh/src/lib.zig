@@ -100,6 +100,13 @@ export fn ssh_server_start(port: u16, host_key_path: ?[*:0]const u8) bool {
         fail("a server cannot be started from inside a callback", .{});
         return false;
     }
+    if (!startServer(port, path)) return false;
+    // With no lock held: the host may stop the server from there.
+    state.events.tell();
+    return true;
+}
+
+fn startServer(port: u16, path: [:0]const u8) bool {
     state.control.lock();
     defer state.control.unlock();
     if (acquire() != null) {
@@ -152,9 +159,14 @@ export fn ssh_server_stop() void {
         defer release();
         return server.beginStop();
     }
+    if (stopServer()) state.events.tell(); // with no lock held, as above
+}
+
+/// false: none runs.
+fn stopServer() bool {
     state.control.lock();
     defer state.control.unlock();
-    const server = acquire() orelse return;
+    const server = acquire() orelse return false;
     release();
     server.finish(); // only `stop` frees it, and that is us
     {
@@ -164,6 +176,7 @@ export fn ssh_server_stop() void {
         while (state.users > 0) state.unused.wait(&state.mutex);
     }
     server.destroy();
+    return true;
 }
 
 export fn plue_ssh_server_drain() bool {
@@ -523,6 +536,35 @@ test "a server starts, says where, refuses a second start, stops, and starts aga
     defer counters.deinit();
     try testing.expectEqual(2, counters.value.object.get("accepted_total").?.integer);
     try testing.expectEqual(0, counters.value.object.get("connections").?.integer);
+}
+
+test "a host that is told may stop the server" {
+    const host = struct {
+        var told: u32 = 0;
+
+        fn notify() callconv(.c) void {
+            told += 1;
+            ssh_server_stop();
+        }
+    };
+    var tmp = testing.tmpDir(.{});
+    defer tmp.cleanup();
+    var root_buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const root = try tmp.dir.realpath(".", &root_buffer);
+    var buffer: [2 * std.fs.max_path_bytes]u8 = undefined;
+    const config = try std.fmt.bufPrintZ(&buffer, "{{\"repositories\": \"{s}\"}}", .{root});
+    try testing.expect(plue_ssh_configure(config));
+    defer {
+        allocator.free(state.config_json.?);
+        state.config_json = null;
+    }
+    var key_buffer: [std.fs.max_path_bytes]u8 = undefined;
+    const key = try std.fmt.bufPrintZ(&key_buffer, "{s}/host_key", .{root});
+    plue_ssh_set_event_notify(host.notify);
+    defer plue_ssh_set_event_notify(null);
+    try testing.expect(ssh_server_start(0, key));
+    try testing.expectEqual(0, plue_ssh_port());
+    try testing.expectEqual(2, host.told); // that it listens, and that it has stopped
 }
 
 test "a start that fails leaves nothing running and names the cure" {

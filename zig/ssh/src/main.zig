@@ -158,6 +158,7 @@ fn serve(arguments: *const Arguments) u8 {
         error.StartFailed => complain("{s}", .{reason.buffered()}),
     };
     defer server.destroy();
+    events.tell();
     while (stop_signals.load(.acquire) == 0) {
         var fds = [1]posix.pollfd{.{ .fd = waker.read_fd, .events = posix.POLL.IN, .revents = 0 }};
         _ = posix.poll(&fds, -1) catch {}; // on any error: look what there is, and come again

@@ -66,7 +66,8 @@ pub const Server = struct {
     /// 0 while serving; then when to end what still runs, in monotonic milliseconds.
     stop_at_ms: std.atomic.Value(u64) = .init(0),
 
-    /// On StartFailed nothing is left running and `reason` says why and what to do.
+    /// On StartFailed nothing is left running and `reason` says why and what to do. Otherwise
+    /// `events.tell` follows.
     pub fn start(options: Options, reason: *std.Io.Writer) StartError!*Server {
         try checkLibssh(reason);
         const allocator = options.allocator;
@@ -112,7 +113,7 @@ pub const Server = struct {
         options.events.capacity.store(config.event_queue, .monotonic);
         options.pushes.capacity.store(config.push_queue, .monotonic);
         try server.startThreads(reason);
-        server.events.emit(.info, "listening", .{
+        _ = server.events.add(.info, "listening", .{}, .{
             .port = server.port,
             .address = @as([]const u8, server.config.bind_address),
         });
@@ -327,10 +328,10 @@ pub const Server = struct {
         return true;
     }
 
-    /// Stops and waits for everything to end.
+    /// Stops and waits for everything to end. `events.tell` follows.
     pub fn finish(server: *Server) void {
         server.joinThreads();
-        server.events.emit(.info, "stopped", .{});
+        _ = server.events.add(.info, "stopped", .{}, .{});
     }
 
     fn joinThreads(server: *Server) void {

@@ -65,8 +65,8 @@ pub const Push = struct {
     /// `bytes` are about to be handed to git, which may take a part of them; then the others come
     /// again. false: they must not be, see `fault`.
     pub fn beforeWrite(push: *Push, bytes: []const u8) bool {
-        if (push.request.isComplete()) return true;
         if (push.fault != null) return false;
+        if (push.request.isComplete()) return true;
         if (bytes.len > push.ahead) {
             push.request.feed(push.allocator, bytes[push.ahead..]) catch |err| {
                 push.fault = err;
@@ -323,11 +323,15 @@ test "what cannot be followed never reaches git" {
     };
     try testing.expectEqual(null, try Push.create(testing.allocator, &events, &pushes, about));
     pushes.capacity.store(1, .monotonic);
-    const push = (try Push.create(testing.allocator, &events, &pushes, about)).?;
-    try testing.expect(!push.beforeWrite("nonsense"));
-    try testing.expect(!push.beforeWrite("0000"));
-    try testing.expectEqual(error.Malformed, push.fault.?);
-    push.finish();
-    try testing.expectEqual(0, pushes.count());
-    try testing.expectEqual(0, pushes.reserved);
+    const certificate = packetOf("push-cert") ++ packetOf("x\n\nno command\n") ++ "0000";
+    for ([_][]const u8{ "nonsense", certificate }) |stream| {
+        const push = (try Push.create(testing.allocator, &events, &pushes, about)).?;
+        for (0..2) |_| try testing.expect(!push.beforeWrite(stream));
+        try testing.expect(!push.beforeWrite("0000"));
+        try testing.expectEqual(error.Malformed, push.fault.?);
+        try testing.expect(!push.request.isComplete());
+        push.finish();
+        try testing.expectEqual(0, pushes.count());
+        try testing.expectEqual(0, pushes.reserved);
+    }
 }

@@ -36,7 +36,7 @@ pub const Request = struct {
     const State = enum {
         list,
         certificate,
-        /// The list has ended.
+        /// The list has ended, and git can follow it.
         complete,
     };
 
@@ -126,9 +126,13 @@ pub const Request = struct {
     }
 
     fn complete(request: *Request, allocator: std.mem.Allocator) Error!void {
-        request.state = .complete;
         defer request.certificate.clearAndFree(allocator);
-        if (request.certificate.items.len == 0) return;
+        if (request.certificate.items.len > 0) try request.addCertified(allocator);
+        request.state = .complete;
+    }
+
+    /// The commands of the certificate.
+    fn addCertified(request: *Request, allocator: std.mem.Allocator) Error!void {
         if (request.commands.items.len > 0) return error.Malformed;
         const certificate = request.certificate.items;
         const start = std.mem.indexOf(u8, certificate, "\n\n") orelse return error.Malformed;

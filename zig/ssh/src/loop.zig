@@ -304,7 +304,8 @@ pub const Loop = struct {
                     else => loop.pauseAccepting(@errorName(err)),
                 };
             };
-            loop.welcome(fd, peer);
+            // macOS: the peer has gone already, and nobody knows who it was.
+            if (len == 0) posix.close(fd) else loop.welcome(fd, peer);
         }
     }
 

@@ -5,6 +5,7 @@ test {
     _ = @import("config.zig");
     _ = @import("counters.zig");
     _ = @import("decisions.zig");
+    _ = @import("descriptor.zig");
     _ = @import("events.zig");
     _ = @import("fifo.zig");
     _ = @import("git_command.zig");

@@ -25,8 +25,7 @@ pub const Authentication = struct {
     offers: u32 = 0,
 
     const Pending = struct {
-        id: decisions.Id,
-        deadline_ms: u64,
+        decision: decisions.Pending,
         message: *libssh.Message,
         key: public_key.PublicKey,
     };
@@ -209,8 +208,10 @@ fn decide(
         return false;
     };
     connection.authentication.pending = .{
-        .id = id,
-        .deadline_ms = connection.loop.now_ms + server.config.decision_timeout_ms,
+        .decision = .{
+            .id = id,
+            .deadline_ms = connection.loop.now_ms + server.config.decision_timeout_ms,
+        },
         .message = message,
         .key = key.*,
     };
@@ -220,7 +221,7 @@ fn decide(
 /// The host's answer. `serve` follows.
 pub fn decided(connection: *Connection, decision: decisions.Answer) void {
     const pending = if (connection.authentication.pending) |*it| it else return;
-    if (pending.id != decision.id) return;
+    if (pending.decision.id != decision.id) return;
     if (decision.allow) {
         if (decision.principal) |principal| {
             grant(connection, pending.message, &pending.key, principal, false);
@@ -233,9 +234,7 @@ pub fn decided(connection: *Connection, decision: decisions.Answer) void {
 
 pub fn checkTimers(connection: *Connection) void {
     const pending = if (connection.authentication.pending) |*it| it else return;
-    if (connection.loop.now_ms < pending.deadline_ms) return;
-    // An answer that is on its way already counts.
-    if (!connection.loop.server.decisions.cancel(pending.id)) return;
+    if (!pending.decision.isOver(&connection.loop.server.decisions, connection.loop.now_ms)) return;
     Counters.add(&connection.counters().decisions_timeout_total, 1);
     refuse(connection, pending.message, .timeout, &pending.key);
     forgetPending(connection);
@@ -329,7 +328,7 @@ fn reply(connection: *Connection, result: c_int) void {
 pub fn deinit(connection: *Connection) void {
     const authentication = &connection.authentication;
     if (authentication.pending) |pending| {
-        _ = connection.loop.server.decisions.cancel(pending.id);
+        _ = connection.loop.server.decisions.cancel(pending.decision.id);
         libssh.ssh_message_free(pending.message);
     }
     if (authentication.last) |last| libssh.ssh_message_free(last);

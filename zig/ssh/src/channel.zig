@@ -38,7 +38,7 @@ pub const Channel = struct {
     service: git_command.Service = .upload_pack,
     /// Canonical name; owned.
     name: ?[]u8 = null,
-    decision: ?Pending = null,
+    decision: ?decisions.Pending = null,
 
     child: ?Child = null,
     transfer: Transfer,
@@ -64,8 +64,6 @@ pub const Channel = struct {
         /// Closed by us; waiting for the client's close.
         closed,
     };
-
-    const Pending = struct { id: decisions.Id, deadline_ms: u64 };
 
     pub fn create(connection: *Connection, number: u12, ssh: *libssh.Channel) !*Channel {
         const channel = try connection.allocator().create(Channel);
@@ -332,7 +330,7 @@ pub const Channel = struct {
     pub fn checkTimers(channel: *Channel, now_ms: u64) void {
         const server = channel.connection.loop.server;
         if (channel.decision) |pending| {
-            if (now_ms >= pending.deadline_ms and server.decisions.cancel(pending.id)) {
+            if (pending.isOver(&server.decisions, now_ms)) {
                 channel.decision = null;
                 Counters.add(&channel.connection.counters().decisions_timeout_total, 1);
                 channel.refuse(.timeout, denied_text);

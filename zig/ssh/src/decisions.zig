@@ -34,6 +34,22 @@ pub const Answer = struct {
     principal: ?Principal,
 };
 
+/// What an asker keeps of its question.
+pub const Pending = struct {
+    id: Id,
+    deadline_ms: u64,
+
+    /// Longer than any answer is on its way.
+    const lost_ms = 5000;
+
+    /// No answer has come in time, and none will.
+    pub fn isOver(pending: Pending, decisions: *Decisions, now_ms: u64) bool {
+        if (now_ms < pending.deadline_ms) return false;
+        // An answer that is on its way already counts, unless it was lost there for want of memory.
+        return decisions.cancel(pending.id) or now_ms >= pending.deadline_ms + lost_ms;
+    }
+};
+
 /// Where a loop receives answers. Called without a lock held.
 pub const Mailbox = struct {
     context: *anyopaque,
@@ -460,6 +476,27 @@ test "a cancelled question is neither seen nor answered" {
     var out: [events_module.record_max]u8 = undefined;
     try testing.expectEqual(null, decisions.next(&out));
     try testing.expectEqual(0, box.count);
+}
+
+test "an asker waits for its deadline, and a little for an answer that was given" {
+    const callbacks: Callbacks = .{};
+    var counters: Counters = .{};
+    var decisions: Decisions = .{
+        .allocator = testing.allocator,
+        .callbacks = &callbacks,
+        .counters = &counters,
+    };
+    defer decisions.deinit();
+    var box: TestBox = .{};
+    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
+    for ([_]bool{ false, true }) |is_answered| {
+        const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
+        const pending: Pending = .{ .id = id, .deadline_ms = 100 };
+        if (is_answered) try decisions.reply(id, true, "alice");
+        try testing.expect(!pending.isOver(&decisions, 99));
+        try testing.expectEqual(!is_answered, pending.isOver(&decisions, 100));
+        try testing.expect(!is_answered or pending.isOver(&decisions, 100 + Pending.lost_ms));
+    }
 }
 
 test "an answer that comes very late meets no other question" {

@@ -424,7 +424,7 @@ pub const Loop = struct {
         {
             loop.mutex.lock();
             defer loop.mutex.unlock();
-            // Lost for want of memory: the deadline says no.
+            // Lost for want of memory: soon after the deadline the asker takes it for a no.
             loop.answers.append(loop.server.allocator, answer) catch return;
         }
         loop.waker.wake();

@@ -7,7 +7,10 @@ import hashlib
 import queue
 import socket
 import struct
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -54,6 +57,7 @@ class RawClient:
         self.socket.sendall(prelude)
         self.transport = paramiko.Transport(self.socket)
         self._received: queue.Queue[tuple[int, bytes]] = queue.Queue()
+        self._closed = threading.Event()
         table = self.transport._handler_table
         for number in (UNIMPLEMENTED, SERVICE_REQUEST, SERVICE_ACCEPT, *range(50, 128)):
             table[number] = partial(self._record, number)
@@ -69,6 +73,36 @@ class RawClient:
             self.transport._send_message(message)
         except (OSError, EOFError) as error:
             raise Gone from error
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """What is sent inside leaves at its end, in one piece."""
+        packets: list[bytes] = []
+        packetizer = self.transport.packetizer
+        packetizer.write_all = packets.append
+        yield
+        del packetizer.write_all
+        with self.socket.dup() as own:
+            own.settimeout(ANSWER_TIMEOUT_S)
+            try:
+                own.sendall(b"".join(packets))
+            except ConnectionError as error:
+                raise Gone from error
+
+    def stop_reading(self) -> None:
+        """One more message is taken from the socket, then no more."""
+
+        def read_message() -> tuple[int, Message]:
+            self._closed.wait()
+            raise EOFError
+
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        self.transport.packetizer.read_message = read_message
+
+    def count(self, number: int) -> int:
+        """Messages of this number until the server has ended the connection."""
+        self.wait_gone()
+        return sum(received == number for received, _ in self._received.queue)
 
     def expect(self, *numbers: int, within_s: float = ANSWER_TIMEOUT_S) -> tuple[int, bytes]:
         """The next message of one of these numbers; others are skipped. Gone when none comes."""
@@ -100,6 +134,7 @@ class RawClient:
             time.sleep(0.02)
 
     def close(self) -> None:
+        self._closed.set()
         self.transport.close()
         self.socket.close()
 

@@ -5,6 +5,7 @@ PLUE_SSH_MESSAGES=256 for a whole run by hand; PLUE_SSH_AUTH_ATTEMPTS makes the 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import socket
@@ -28,6 +29,7 @@ from .raw_client import (
     OPEN_CONFIRMATION,
     REQUEST_FAILURE,
     REQUEST_SUCCESS,
+    SERVICE_ACCEPT,
     SERVICE_REQUEST,
     USERAUTH_FAILURE,
     USERAUTH_REQUEST,
@@ -254,6 +256,23 @@ def test_tries_sent_all_at_once_are_counted_one_by_one(server, forge):
     assert server.counters()["auth_failed_total"] - before == 6
 
 
+def test_tries_behind_one_that_is_decided_upon_are_counted_too(forge):
+    """What libssh has dropped by then it does not tell again."""
+    alice, mallory = load(forge.keys["alice"]), load(forge.keys["mallory"])
+    with serve(forge, "callback") as own, RawClient(own) as client:
+        before = own.counters()["auth_failed_total"]
+        client.request_auth()
+        with client.at_once():
+            client.sign(mallory.asbytes(), mallory)
+            for _ in range(12):
+                client.sign(alice.asbytes(), mallory)
+        with pytest.raises(Gone):
+            client.expect(USERAUTH_SUCCESS, within_s=5)
+        own.wait_for("auth_failed", reason="denied")
+        own.wait_for("disconnected", reason="max_auth_tries")
+        assert own.counters()["auth_failed_total"] - before == 6
+
+
 def test_ten_thousand_attempts_let_nobody_in(server, forge, work, load_client):
     """An unknown key, and the victim's key with another's signature, on as many connections as it
     takes; a friend is served meanwhile."""
@@ -309,6 +328,18 @@ def test_floods_of_ignored_messages_before_authentication_are_cut(server):
         except Gone:
             return
         client.wait_gone()
+
+
+def test_a_flood_of_service_requests_is_cut(forge):
+    """They count as neither try nor offer, and libssh reads on while there are some."""
+    with serve(forge, threads=1) as own, RawClient(own) as client:
+        with contextlib.suppress(Gone), client.at_once():
+            for _ in range(10_000):
+                client.send(SERVICE_REQUEST, string("ssh-userauth"))
+        friend = Client(own)
+        assert friend.git("ls-remote", friend.url("alice/project"))
+        own.wait_for("disconnected", reason="pre_auth_limit")
+        assert client.count(SERVICE_ACCEPT) < 1_000
 
 
 def messages(seed: int) -> list[tuple[int, bytes]]:

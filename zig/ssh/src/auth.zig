@@ -14,6 +14,8 @@ const Counters = events.Counters;
 /// Offers of a key without a signature that are answered. Together with the tries they bound
 /// what a stranger can make the server do.
 const offers_max = 100;
+/// Messages that are answered before other connections get their turn.
+const messages_per_round = 32;
 
 pub const Authentication = struct {
     /// A verified key whose owner waits for the host's decision.
@@ -21,6 +23,8 @@ pub const Authentication = struct {
     /// The last message of the client that can carry a refusal: libssh drops requests it cannot
     /// read, or whose signature is wrong, without an answer, and we answer in its place.
     last: ?*libssh.Message = null,
+    /// Requests that libssh has read and not handed out: they are still in its queue, or swallowed.
+    held: u32 = 0,
     tries: u32 = 0,
     offers: u32 = 0,
 
@@ -52,27 +56,39 @@ pub fn onLog(
     }
 }
 
-/// Reads from the socket and answers what came, until there is no more or a decision is awaited.
+/// Reads from the socket and answers what came, until there is no more, a decision is awaited or
+/// others get their turn.
 pub fn readMessages(connection: *Connection) void {
     const authentication = &connection.authentication;
     requests_read = 0;
     _ = libssh.ssh_set_log_level(libssh.LOG_PACKET);
     defer _ = libssh.ssh_set_log_level(libssh.LOG_NOLOG);
     const polled = libssh.ssh_event_dopoll(connection.event, 0);
-    var messages: u32 = 0;
-    // Reads the socket once more when nothing is queued: never blocks.
-    while (connection.state == .auth and connection.ending == null) {
-        if (authentication.isPending()) break;
-        const message = libssh.ssh_message_get(connection.session) orelse break;
-        if (libssh.ssh_message_type(message) == libssh.REQUEST_AUTH) messages += 1;
-        answer(connection, message);
-    }
+    const is_queue_empty = answerQueued(connection);
     if (connection.state == .open) return; // what is left comes through callbacks now
     if (connection.endIfLost(polled)) return;
-    if (authentication.isPending()) return;
-    for (messages..@max(messages, requests_read)) |_| {
-        if (connection.ending == null) refuseUnread(connection);
+    if (!is_queue_empty) return;
+    while (authentication.held > 0 and connection.ending == null) : (authentication.held -= 1) {
+        refuseUnread(connection);
     }
+}
+
+/// true: libssh has handed out all that it will.
+fn answerQueued(connection: *Connection) bool {
+    const authentication = &connection.authentication;
+    var handed_out: u32 = 0;
+    defer authentication.held = (authentication.held + requests_read) -| handed_out;
+    for (0..messages_per_round) |_| {
+        if (authentication.isPending()) return false;
+        // Reads the socket once more when nothing is queued: never blocks, but may never end.
+        const message = libssh.ssh_message_get(connection.session) orelse return true;
+        if (libssh.ssh_message_type(message) == libssh.REQUEST_AUTH) handed_out += 1;
+        answer(connection, message);
+        connection.checkCaps();
+        if (connection.state != .auth or connection.ending != null) return false;
+    }
+    connection.activity = true;
+    return false;
 }
 
 /// What touched.c says, in a libssh that was built with it.

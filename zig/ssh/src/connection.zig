@@ -300,7 +300,8 @@ pub const Connection = struct {
         }
     }
 
-    fn checkCaps(connection: *Connection) void {
+    /// Ends a client that has sent too much for one that is not authenticated.
+    pub fn checkCaps(connection: *Connection) void {
         if (connection.state == .open) return;
         const too_much = connection.packet_counter.in_packets > pre_auth_packets_max or
             connection.socket_counter.in_bytes > pre_auth_bytes_max;

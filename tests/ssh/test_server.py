@@ -26,6 +26,7 @@ from pyplue.ssh.events import logger
 from pyplue.ssh.pushes import PushFeed
 
 from .forge import BUNDLED, LIBSSH, Client, Forge, known_hosts, serve
+from .raw_client import USERAUTH_PK_OK, USERAUTH_SUCCESS, RawClient, load
 
 
 class InProcess:
@@ -214,6 +215,43 @@ def test_an_answer_that_comes_too_late_is_a_no(start):
     before = server.counters()["decisions_timeout_total"]
     assert client.ssh("id").returncode == 255
     assert server.counters()["decisions_timeout_total"] > before
+
+
+def ask(raw: RawClient, forge: Forge, offers: int) -> None:
+    """Logs in without waiting for the answers to what comes first."""
+    key = load(forge.keys["alice"])
+    raw.request_auth()
+    with raw.at_once():
+        for _ in range(offers):
+            raw.offer(key.asbytes())
+        raw.sign(key.asbytes(), key)
+
+
+def test_waiting_for_an_answer_takes_no_time_of_a_processor(start, forge):
+    spent = []
+
+    def slow(user: str, key: str) -> str:
+        begun = time.process_time()
+        time.sleep(1)
+        spent.append(time.process_time() - begun)
+        return "alice"
+
+    _, client = start(authenticate=slow)
+    with RawClient(client.server) as raw:
+        ask(raw, forge, offers=1)
+        raw.expect(USERAUTH_SUCCESS)
+    assert spent[0] < 0.1
+
+
+def test_answers_to_what_came_before_are_sent_while_a_decision_is_awaited(start, forge):
+    is_answered = threading.Event()
+    _, client = start(authenticate=lambda user, key: "alice" if is_answered.wait(9) else None)
+    with RawClient(client.server) as raw:
+        ask(raw, forge, offers=3)
+        for _ in range(3):
+            raw.expect(USERAUTH_PK_OK, within_s=5)
+        is_answered.set()
+        raw.expect(USERAUTH_SUCCESS)
 
 
 def test_a_server_is_stopped_from_inside_its_own_callback(start):

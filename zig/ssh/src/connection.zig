@@ -193,8 +193,14 @@ pub const Connection = struct {
         connection.end_detail = detail;
     }
 
+    /// libssh wants to be called when the socket takes bytes, to send some or to know that it may.
     pub fn isWritePending(connection: *const Connection) bool {
         return libssh.ssh_get_poll_flags(connection.session) & libssh.WRITE_PENDING != 0;
+    }
+
+    /// libssh has bytes that the socket has not taken.
+    fn hasUnsent(connection: *const Connection) bool {
+        return libssh.ssh_get_status(connection.session) & libssh.WRITE_PENDING != 0;
     }
 
     // ------------------------------------------------------------ work
@@ -213,10 +219,11 @@ pub const Connection = struct {
             }
             if (!connection.activity) break;
         } else connection.loop.queue(connection);
-        const reads = !connection.authentication.isPending();
+        const is_pending = connection.authentication.isPending();
         connection.watch.set(&connection.loop.poller, .{
-            .read = reads,
-            .write = connection.isWritePending(),
+            .read = !is_pending,
+            // libssh is not called while a decision is awaited, but to send what there is.
+            .write = if (is_pending) connection.hasUnsent() else connection.isWritePending(),
         }) catch {
             connection.end(.resources, "cannot watch the socket");
             connection.loop.queue(connection);
@@ -229,7 +236,7 @@ pub const Connection = struct {
         switch (connection.state) {
             .kex => connection.exchangeKeys(),
             .auth => {
-                if (connection.authentication.isPending()) return;
+                if (connection.authentication.isPending() and !connection.hasUnsent()) return;
                 auth.readMessages(connection);
             },
             .open => if (connection.socket_ready) connection.readSocket(),

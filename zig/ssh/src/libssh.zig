@@ -12,7 +12,9 @@ pub const OK: c_int = 0;
 pub const ERROR: c_int = -1;
 pub const AGAIN: c_int = -2;
 
-/// Bits of `ssh_get_status` and `ssh_get_poll_flags`.
+/// Bits of `ssh_get_status` and `ssh_get_poll_flags`. The first takes WRITE_PENDING for bytes that
+/// wait in libssh, the second for the wish to be called when the socket takes some, which libssh
+/// has after every write.
 pub const CLOSED_ERROR: c_int = 0x04;
 pub const WRITE_PENDING: c_int = 0x08;
 

@@ -401,6 +401,37 @@ def test_global_requests_are_refused(alice, kind):
     assert alice.expect(REQUEST_SUCCESS, REQUEST_FAILURE)[0] == REQUEST_FAILURE
 
 
+# The second is below what the kernel takes: libssh keeps the answers itself, until the client
+# has joined a key exchange that the server began.
+@pytest.mark.parametrize(
+    ("requests", "settings", "detail"),
+    [
+        (120_000, {}, "answers are not read"),
+        (60_000, {"rekey_bytes": 1 << 16}, "the key exchange is not answered"),
+    ],
+    ids=["socket", "key exchange"],
+)
+def test_answers_do_not_pile_up_for_a_client_that_never_reads(forge, requests, settings, detail):
+    with serve(forge, **settings) as own, RawClient(own) as client:
+        client.log_in(forge.keys["alice"])
+        client.stop_reading()
+        memory = own.memory_kb("Anonymous")
+        with contextlib.suppress(Gone), client.at_once():
+            for _ in range(requests):
+                client.send(GLOBAL_REQUEST, string("keepalive@openssh.com"), b"\1")
+        own.wait_for("disconnected", reason="protocol", detail=detail)
+        assert own.memory_kb("Anonymous") - memory < 8 * 1024
+
+
+def test_a_client_that_reads_asks_as_often_as_it_likes(server, alice):
+    for _ in range(11):
+        with alice.at_once():
+            for _ in range(1_000):
+                alice.send(GLOBAL_REQUEST, string("keepalive@openssh.com"), b"\1")
+        for _ in range(1_000):
+            alice.expect(REQUEST_SUCCESS)
+
+
 @pytest.mark.parametrize(
     ("kind", "parts"),
     [

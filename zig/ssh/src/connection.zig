@@ -28,6 +28,13 @@ const pre_auth_bytes_max = 512 * 1024;
 const rounds_max = 4;
 /// Reads from the socket in one round; libssh 0.10 takes 4 KB at a time.
 const reads_per_round = 32;
+/// Answers of libssh's own that may wait for a client to read them: libssh keeps them without a
+/// limit, for a client that asks on and on without reading. Real ones have a few on their way.
+const unread_answers_max = 10_000;
+/// While a key exchange that the server began waits for the client, they wait where nobody can see
+/// them. A probe, a keepalive after so many packets of the client, tells: then it waits as well.
+const packets_per_probe = 4096;
+const probes_held_max = 4;
 
 const EndReason = reasons.End;
 
@@ -68,6 +75,11 @@ pub const Connection = struct {
 
     socket_counter: libssh.Counter = .{},
     packet_counter: libssh.Counter = .{},
+    /// Packets that libssh wrote while it read, since all it had was last sent.
+    unread_answers: u64 = 0,
+    /// The client's packets at the last probe, and how many probes have not left libssh.
+    probed_packets: u64 = 0,
+    probes_held: u32 = 0,
     accepted_ms: u64,
     authenticated_ms: u64 = 0,
     /// When the last git ended.
@@ -267,14 +279,36 @@ pub const Connection = struct {
 
     fn readSocket(connection: *Connection) void {
         for (0..reads_per_round) |_| {
+            const sent = connection.packet_counter.out_packets;
             const result = libssh.ssh_event_dopoll(connection.event, 0);
             if (connection.endIfLost(result)) return;
+            connection.checkAnswers(connection.packet_counter.out_packets - sent);
+            if (connection.ending != null) return;
             if (result == libssh.AGAIN) {
                 connection.socket_ready = false;
                 return;
             }
         }
         connection.activity = true; // there may be more
+    }
+
+    /// After a read during which libssh wrote `count` packets.
+    fn checkAnswers(connection: *Connection, count: u64) void {
+        connection.unread_answers += count;
+        if (!connection.hasUnsent()) connection.unread_answers = 0;
+        if (connection.unread_answers > unread_answers_max) {
+            return connection.end(.protocol, "answers are not read");
+        }
+        const counter = &connection.packet_counter;
+        if (counter.in_packets - connection.probed_packets < packets_per_probe) return;
+        connection.probed_packets = counter.in_packets;
+        const sent = counter.out_packets;
+        // Held back in a key exchange, like every answer; ended by the socket where it fails.
+        _ = libssh.ssh_send_keepalive(connection.session);
+        connection.probes_held = if (counter.out_packets == sent) connection.probes_held + 1 else 0;
+        if (connection.probes_held > probes_held_max) {
+            connection.end(.protocol, "the key exchange is not answered");
+        }
     }
 
     /// After a poll of the session with this result: true when the session is over.

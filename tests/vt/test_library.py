@@ -328,7 +328,8 @@ def test_running_out_of_descriptors_is_an_error_that_leaves_none_starting(home: 
         home,
         """
         import resource
-        start("true", id="first")
+        # To its end: it needs a descriptor, too.
+        assert vt.vt_fwd_wait(start("true", id="first"), 10_000) == 0
         for limit in range(4, 24):
             resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 4096))
             config = {"argv": ["true"], "control_dir": control, "id": f"n{limit}"}

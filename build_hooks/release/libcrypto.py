@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -72,10 +73,10 @@ def built(triple: str) -> Path:
     folder = sources.cache() / "libcrypto" / f"{key}-{triple}"
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        result = _compile(triple, source, Path(temporary))
-        result.rename(folder)
+    with sources.alone(folder):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+                _compile(triple, source, Path(temporary)).rename(folder)
     return folder
 
 
@@ -133,3 +134,8 @@ def _write_tools(folder: Path, triple: str) -> None:
     for name, text in _TOOLS.items():
         (folder / name).write_text(text.format(**words))
         (folder / name).chmod(0o755)
+
+
+if __name__ == "__main__":
+    for triple in sys.argv[1:]:
+        built(triple)

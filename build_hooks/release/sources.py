@@ -7,6 +7,7 @@ into the folder that the error names. What arrives is used only when its SHA-256
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,8 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,6 +87,15 @@ def cache() -> Path:
     return Path(base) / "pyplue"
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Nobody else makes `folder` meanwhile: who wants it too waits, and finds it there."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def unpacked(source: Source) -> Path:
     """The source tree of `source`, patched; fetched and unpacked when it is not there yet.
 
@@ -91,10 +103,13 @@ def unpacked(source: Source) -> Path:
     """
     key = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
     tree = cache() / "sources" / f"{source.package}-{source.upstream}-{key}"
-    if tree.exists():
-        return tree
-    files = fetch(source)
-    tree.parent.mkdir(parents=True, exist_ok=True)
+    with alone(tree):
+        if not tree.exists():
+            _unpack_all(source, fetch(source), tree)
+    return tree
+
+
+def _unpack_all(source: Source, files: list[Path], tree: Path) -> None:
     with tempfile.TemporaryDirectory(dir=tree.parent) as folder:
         _unpack(files[0], Path(folder))
         [top] = Path(folder).iterdir()
@@ -107,7 +122,6 @@ def unpacked(source: Source) -> Path:
                 raise SourceError(f"{name} of {tree.name} does not have '{there}' once")
             (top / name).write_text(text.replace(there, instead))
         top.rename(tree)
-    return tree
 
 
 def fetch(source: Source) -> list[Path]:

@@ -439,8 +439,8 @@ def test_the_wheel_passes_the_tests_of_the_git_server(files: Path, tmp_path: Pat
     # Those that meet libssh: what is Python alone is the same code as in the source tree.
     alone = re.compile(r"test_(admin|metrics|serve|store)")
     found = sorted((ROOT / "tests" / "ssh").glob("test_*.py"))
-    tests = [it for it in found if not alone.match(it.name)]
-    tests.append(ROOT / "tests" / "interop" / "test_ssh_clients.py")
+    tests = [str(it.relative_to(ROOT)) for it in found if not alone.match(it.name)]
+    tests.append("tests/interop/test_ssh_clients.py")
     words = ["-q", "-n2", "--dist=loadfile", "--reruns=2", *tests]
     command = [sys.executable, ROOT / "tests" / "installed.py", "--python", python, *words]
     done = subprocess.run(

@@ -13,12 +13,12 @@ import os
 import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 from build_hooks import zig
 from build_hooks.release import ReleaseError, environment, sources
+from build_hooks.release.targets import TESTED
 
 # OpenSSL's names of the systems. Its own compiler flags for them are the baseline CPU's; faster
 # instructions are in assembly and picked at run time.
@@ -137,5 +137,5 @@ def _write_tools(folder: Path, triple: str) -> None:
 
 
 if __name__ == "__main__":
-    for triple in sys.argv[1:]:
-        built(triple)
+    for target in TESTED:
+        built(target.triple)

@@ -419,18 +419,40 @@ fn testQuestion(key: *const public_key.PublicKey) Question {
     };
 }
 
+/// Decisions of a server that waits for the host's queue, and who asks.
+const Asked = struct {
+    callbacks: Callbacks = .{},
+    counters: Counters = .{},
+    decisions: Decisions = undefined,
+    box: TestBox = .{},
+    key: public_key.PublicKey = undefined,
+
+    /// In place: the decisions point at their neighbours.
+    fn init(asked: *Asked) !void {
+        asked.* = .{};
+        asked.decisions = .{
+            .allocator = testing.allocator,
+            .callbacks = &asked.callbacks,
+            .counters = &asked.counters,
+        };
+        asked.key = try .fromLine(public_key.test_line, 2048);
+    }
+
+    fn deinit(asked: *Asked) void {
+        asked.decisions.deinit();
+    }
+
+    fn ask(asked: *Asked, token: u64) !Id {
+        return asked.decisions.ask(.queue, testQuestion(&asked.key), asked.box.mailbox(), token);
+    }
+};
+
 test "a question goes out as JSON and its answer comes back once" {
-    const callbacks: Callbacks = .{};
-    var counters: Counters = .{};
-    var decisions: Decisions = .{
-        .allocator = testing.allocator,
-        .callbacks = &callbacks,
-        .counters = &counters,
-    };
-    defer decisions.deinit();
-    var box: TestBox = .{};
-    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
-    const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 77);
+    var asked: Asked = undefined;
+    try asked.init();
+    defer asked.deinit();
+    const decisions = &asked.decisions;
+    const id = try asked.ask(77);
     var out: [events_module.record_max]u8 = undefined;
     const taken, const len = decisions.next(&out).?;
     try testing.expectEqual(id, taken);
@@ -441,32 +463,23 @@ test "a question goes out as JSON and its answer comes back once" {
     try testing.expectError(error.BadPrincipal, decisions.reply(id, true, "a\n"));
     try decisions.reply(id, true, "alice");
     try testing.expectError(error.UnknownId, decisions.reply(id, true, "mallory"));
-    try testing.expectEqual(1, box.count);
-    try testing.expectEqual(77, box.answers[0].token);
-    try testing.expectEqualStrings("alice", box.answers[0].principal.?.slice());
+    try testing.expectEqual(1, asked.box.count);
+    try testing.expectEqual(77, asked.box.answers[0].token);
+    try testing.expectEqualStrings("alice", asked.box.answers[0].principal.?.slice());
     try testing.expectEqual(0, decisions.pendingCount());
 }
 
 test "a cancelled question is neither seen nor answered" {
-    const callbacks: Callbacks = .{};
-    var counters: Counters = .{};
-    var decisions: Decisions = .{
-        .allocator = testing.allocator,
-        .callbacks = &callbacks,
-        .counters = &counters,
-        .pending_max = 1,
-    };
-    defer decisions.deinit();
-    var box: TestBox = .{};
-    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
+    var asked: Asked = undefined;
+    try asked.init();
+    defer asked.deinit();
+    const decisions = &asked.decisions;
+    decisions.pending_max = 1;
     for (0..500) |round| {
         // Soon the ids start again from 1.
         if (round == 1) decisions.last_id = std.math.maxInt(Id) - 9;
-        const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
-        try testing.expectError(
-            error.QueueFull,
-            decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1),
-        );
+        const id = try asked.ask(1);
+        try testing.expectError(error.QueueFull, asked.ask(1));
         try testing.expect(id != 0);
         try testing.expect(decisions.cancel(id));
         try testing.expect(!decisions.cancel(id));
@@ -475,45 +488,33 @@ test "a cancelled question is neither seen nor answered" {
     }
     var out: [events_module.record_max]u8 = undefined;
     try testing.expectEqual(null, decisions.next(&out));
-    try testing.expectEqual(0, box.count);
+    try testing.expectEqual(0, asked.box.count);
 }
 
 test "an asker waits for its deadline, and a little for an answer that was given" {
-    const callbacks: Callbacks = .{};
-    var counters: Counters = .{};
-    var decisions: Decisions = .{
-        .allocator = testing.allocator,
-        .callbacks = &callbacks,
-        .counters = &counters,
-    };
-    defer decisions.deinit();
-    var box: TestBox = .{};
-    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
+    var asked: Asked = undefined;
+    try asked.init();
+    defer asked.deinit();
+    const decisions = &asked.decisions;
     for ([_]bool{ false, true }) |is_answered| {
-        const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
+        const id = try asked.ask(1);
         const pending: Pending = .{ .id = id, .deadline_ms = 100 };
         if (is_answered) try decisions.reply(id, true, "alice");
-        try testing.expect(!pending.isOver(&decisions, 99));
-        try testing.expectEqual(!is_answered, pending.isOver(&decisions, 100));
-        try testing.expect(!is_answered or pending.isOver(&decisions, 100 + Pending.lost_ms));
+        try testing.expect(!pending.isOver(decisions, 99));
+        try testing.expectEqual(!is_answered, pending.isOver(decisions, 100));
+        try testing.expect(!is_answered or pending.isOver(decisions, 100 + Pending.lost_ms));
     }
 }
 
 test "an answer that comes very late meets no other question" {
-    const callbacks: Callbacks = .{};
-    var counters: Counters = .{};
-    var decisions: Decisions = .{
-        .allocator = testing.allocator,
-        .callbacks = &callbacks,
-        .counters = &counters,
-    };
-    defer decisions.deinit();
-    var box: TestBox = .{};
-    const key = try public_key.PublicKey.fromLine(public_key.test_line, 2048);
-    const first = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
+    var asked: Asked = undefined;
+    try asked.init();
+    defer asked.deinit();
+    const decisions = &asked.decisions;
+    const first = try asked.ask(1);
     try testing.expect(decisions.cancel(first));
     for (0..std.math.maxInt(u16) + 10) |_| {
-        const id = try decisions.ask(.queue, testQuestion(&key), box.mailbox(), 1);
+        const id = try asked.ask(1);
         try testing.expectError(error.UnknownId, decisions.reply(first, true, "mallory"));
         try testing.expect(decisions.cancel(id));
     }

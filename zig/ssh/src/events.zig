@@ -56,26 +56,19 @@ pub const Events = struct {
         common: anytype,
         fields: anytype,
     ) bool {
-        const stored = !events.isFull() and events.store(level, event, common, fields);
+        const stored = !events.isFull() and stored: {
+            var buffer: [record_max]u8 = undefined;
+            var writer = std.Io.Writer.fixed(buffer[0 .. buffer.len - 1]);
+            // What does not fit is not stored.
+            format(&writer, level, event, common, fields) catch break :stored false;
+            break :stored events.push(writer.buffered());
+        };
         if (!stored) Counters.add(&events.counters.events_dropped_total, 1);
         return stored;
     }
 
     pub fn tell(events: *const Events) void {
         if (events.notify.load(.acquire)) |notify| notify();
-    }
-
-    fn store(
-        events: *Events,
-        level: Level,
-        event: []const u8,
-        common: anytype,
-        fields: anytype,
-    ) bool {
-        var buffer: [record_max]u8 = undefined;
-        var writer = std.Io.Writer.fixed(buffer[0 .. buffer.len - 1]);
-        format(&writer, level, event, common, fields) catch return false; // it does not fit
-        return events.push(writer.buffered());
     }
 
     fn format(

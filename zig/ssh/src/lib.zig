@@ -496,20 +496,34 @@ test "NULL and nonsense are errors with a reason, never a crash" {
     try testing.expectEqual(0, ssh_get_connection_count());
 }
 
-test "a server starts, says where, refuses a second start, stops, and starts again" {
-    var tmp = testing.tmpDir(.{});
-    defer tmp.cleanup();
-    var root_buffer: [std.fs.max_path_bytes]u8 = undefined;
-    const root = try tmp.dir.realpath(".", &root_buffer);
-    var buffer: [2 * std.fs.max_path_bytes]u8 = undefined;
-    const config = try std.fmt.bufPrintZ(&buffer, "{{\"repositories\": \"{s}\"}}", .{root});
-    try testing.expect(plue_ssh_configure(config));
-    defer {
+/// An empty folder, configured as that of the repositories.
+const TestFolder = struct {
+    tmp: testing.TmpDir,
+    key_buffer: [std.fs.max_path_bytes]u8,
+
+    /// Where the host key goes.
+    fn configure(folder: *TestFolder) ![:0]const u8 {
+        folder.tmp = testing.tmpDir(.{});
+        errdefer folder.tmp.cleanup();
+        var root_buffer: [std.fs.max_path_bytes]u8 = undefined;
+        const root = try folder.tmp.dir.realpath(".", &root_buffer);
+        var buffer: [2 * std.fs.max_path_bytes]u8 = undefined;
+        const config = try std.fmt.bufPrintZ(&buffer, "{{\"repositories\": \"{s}\"}}", .{root});
+        try testing.expect(plue_ssh_configure(config));
+        return std.fmt.bufPrintZ(&folder.key_buffer, "{s}/host_key", .{root});
+    }
+
+    fn cleanup(folder: *TestFolder) void {
         allocator.free(state.config_json.?);
         state.config_json = null;
+        folder.tmp.cleanup();
     }
-    var key_buffer: [std.fs.max_path_bytes]u8 = undefined;
-    const key = try std.fmt.bufPrintZ(&key_buffer, "{s}/host_key", .{root});
+};
+
+test "a server starts, says where, refuses a second start, stops, and starts again" {
+    var folder: TestFolder = undefined;
+    const key = try folder.configure();
+    defer folder.cleanup();
     for (0..2) |_| {
         try testing.expect(ssh_server_start(0, key));
         const port = plue_ssh_port();
@@ -547,19 +561,9 @@ test "a host that is told may stop the server" {
             ssh_server_stop();
         }
     };
-    var tmp = testing.tmpDir(.{});
-    defer tmp.cleanup();
-    var root_buffer: [std.fs.max_path_bytes]u8 = undefined;
-    const root = try tmp.dir.realpath(".", &root_buffer);
-    var buffer: [2 * std.fs.max_path_bytes]u8 = undefined;
-    const config = try std.fmt.bufPrintZ(&buffer, "{{\"repositories\": \"{s}\"}}", .{root});
-    try testing.expect(plue_ssh_configure(config));
-    defer {
-        allocator.free(state.config_json.?);
-        state.config_json = null;
-    }
-    var key_buffer: [std.fs.max_path_bytes]u8 = undefined;
-    const key = try std.fmt.bufPrintZ(&key_buffer, "{s}/host_key", .{root});
+    var folder: TestFolder = undefined;
+    const key = try folder.configure();
+    defer folder.cleanup();
     plue_ssh_set_event_notify(host.notify);
     defer plue_ssh_set_event_notify(null);
     try testing.expect(ssh_server_start(0, key));

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from source_tree import ROOT
 
 IN_CI = os.environ.get("CI") == "true"
+# What CI may skip: tests for another libssh than the one in use, one that is run by hand, and what
+# only the machine's kernel can give.
+SKIPPED_IN_CI = re.compile("libssh|PLUE_SSH_VALGRIND|IPv6|netns|/dev/net/tun|a small disk")
 
 
 def pytest_configure() -> None:
@@ -33,6 +37,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # run side by side they begin first, or the last minutes would be theirs alone.
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: item.path.name != "test_release.py")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport() -> Iterator[None]:
+    """In CI a test that is skipped for another reason has failed: nobody would miss it."""
+    report = (yield).get_result()
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2]
+        if not SKIPPED_IN_CI.search(reason):
+            report.outcome = "failed"
+            report.longrepr = f"CI skips no test for this reason: {reason}"
 
 
 @pytest.fixture(scope="session")

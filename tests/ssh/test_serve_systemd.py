@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import configparser
-import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from source_tree import ROOT
 
 from .serving import run
@@ -16,8 +15,8 @@ from .serving import run
 UNIT = ROOT / "examples" / "plue-ssh.service"
 
 
-@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="there is no systemd-analyze")
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path):
+def test_systemd_finds_nothing_wrong_with_the_unit(need: Callable[[str], str], tmp_path: Path):
+    need("systemd-analyze")
     unit = tmp_path / UNIT.name
     unit.write_text(UNIT.read_text().replace("/opt/plue/bin/python", sys.executable))
     answer = subprocess.run(

@@ -88,7 +88,15 @@ def test_a_second_run_in_another_place_gives_the_same_bytes(files: Path, tmp_pat
     different = [
         it for it in made if (tmp_path / "again" / it).read_bytes() != (files / it).read_bytes()
     ]
-    assert not different
+    assert not different, differing_members(files, tmp_path / "again")
+
+
+def differing_members(one: Path, other: Path) -> list[str]:
+    """The files inside the linux-x64 wheels of two releases that are not the same."""
+    first, second = (zipfile.ZipFile(wheel_of(folder, "linux-x64")) for folder in (one, other))
+    names = {*first.namelist(), *second.namelist()}
+    both = {*first.namelist()} & {*second.namelist()}
+    return sorted(it for it in names if it not in both or first.read(it) != second.read(it))
 
 
 # ---- checks that can fail -----------------------------------------------------------------------

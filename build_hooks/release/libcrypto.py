@@ -41,11 +41,14 @@ no-ec2m no-gost no-dsa no-ml-dsa no-slh-dsa no-afalgeng
 """
 # What OpenSSL puts before the names of its objects.
 OBJECT_PREFIX = "libcrypto-lib-"
-# zig/ssh/static_libssh.zig says why scalars are not merged. Debug information would only be removed.
-# Zig brings no CommonCrypto for macOS; getentropy is there on every version since 10.12.
-_FLAGS = """
--fvisibility=hidden -O2 -fno-slp-vectorize -g0 -DOPENSSL_NO_APPLE_CRYPTO_RANDOM
-""".split()
+_FLAGS = [
+    "-fvisibility=hidden",
+    "-O2",
+    "-fno-slp-vectorize",  # zig/ssh/static_libssh.zig says why
+    "-g0",
+    # Zig brings no CommonCrypto for macOS; getentropy is there on every version since 10.12.
+    "-DOPENSSL_NO_APPLE_CRYPTO_RANDOM",
+]
 
 # For sed, as assembly knows no -fvisibility: below each `.globl x` it writes a line that hides x.
 # In Mach-O a common symbol cannot be hidden; the only one becomes a plain one.

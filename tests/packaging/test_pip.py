@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -115,24 +114,6 @@ def test_an_editable_install_builds_once_and_rebuilds_nothing(tree: Path, run_pi
     assert state() == before
 
 
-def test_an_sdist_builds_the_same_wheel(tree: Path, wheel: Path, tmp_path: Path):
-    answer = subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "-o", str(tmp_path), str(tree)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    assert answer.returncode == 0, answer.stdout
-    [sdist] = tmp_path.glob("*.tar.gz")
-    with tarfile.open(sdist) as archive:
-        names = archive.getnames()
-    assert any(name.endswith("/build_hooks/backend.py") for name in names)
-    assert any(name.endswith("/zig/jwt/src/lib.zig") for name in names)
-    assert not [name for name in names if ".zig-cache" in name or name.endswith((".so", ".dylib"))]
-    [built] = tmp_path.glob("*.whl")
-    assert sorted(zipfile.ZipFile(built).namelist()) == sorted(zipfile.ZipFile(wheel).namelist())
-
-
 def test_without_zig_the_last_words_are_how_to_get_it(tree: Path, run_pip):
     environment = {**os.environ, "PY_ZIG": "/nonexistent/zig"}
     answer = run_pip("wheel", "--no-deps", "--no-build-isolation", tree, env=environment)
@@ -168,27 +149,6 @@ def test_a_compile_error_ends_with_the_line_to_mend(tree: Path, run_pip):
     [cure] = [line for line in answer.stdout.splitlines() if "mend this first" in line]
     assert "lib.zig:" in cure
     assert "256" in cure
-
-
-@pytest.mark.parametrize(
-    ("triple", "tag", "magic"),
-    [
-        ("aarch64-macos.13.0", "macosx_13_0_arm64", b"\xcf\xfa\xed\xfe"),
-    ],
-)
-def test_a_wheel_for_another_platform(tree, run_pip, tmp_path, triple, tag, magic):
-    answer = run_pip(
-        "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, "-C", f"target={triple}", tree
-    )
-    assert answer.returncode == 0, answer.stdout
-    [built] = tmp_path.glob("*.whl")
-    assert built.name.endswith(f"-py3-none-{tag}.whl")
-    archive = zipfile.ZipFile(built)
-    suffix = ".dylib" if "macos" in triple else ".so"
-    libraries = [name for name in archive.namelist() if name.startswith("pyplue/_native/")]
-    assert libraries
-    assert all(name.endswith(suffix) for name in libraries)
-    assert archive.read(libraries[0]).startswith(magic)
 
 
 def test_an_unpinned_target_is_refused(tree: Path, run_pip):

@@ -244,15 +244,16 @@ def _beyond_baseline(binary: lief.Binary) -> set[str]:
             continue
         code = bytes(section.content)
         if _is_x86(binary):
-            for instruction in iced_x86.Decoder(64, code):
+            # One instruction of each kind: there are millions, of a few hundred kinds.
+            kinds = {instruction.code: instruction for instruction in iced_x86.Decoder(64, code)}
+            for instruction in kinds.values():
                 # Older CPUs run it as bsf, which does the same for what compilers give it.
-                if instruction.mnemonic == iced_x86.Mnemonic.TZCNT:
-                    continue
-                found.update(_FEATURES[it] for it in instruction.cpuid_features())
+                if instruction.mnemonic != iced_x86.Mnemonic.TZCNT:
+                    found.update(_FEATURES[it] for it in instruction.cpuid_features())
         else:
             decoder = capstone.Cs(capstone.CS_ARCH_ARM64, capstone.CS_MODE_ARM)
             decoder.skipdata = True
-            for _, _, mnemonic, _ in decoder.disasm_lite(code, 0):
+            for mnemonic in {it[2] for it in decoder.disasm_lite(code, 0)}:
                 if match := _ARM_BEYOND.match(mnemonic):
                     found.add("sha256" if mnemonic.startswith("sha256") else match[0])
     return found - {*_X86_BASELINE.split()}

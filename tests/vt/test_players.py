@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 
 from vt.harness import Home, Recording, Terminal
@@ -34,13 +35,15 @@ def test_asciinema_plays_every_recording(
         for path in [cast, *sorted(recordings.glob("*.cast"))]
     }
 
-    def check(cast: Path) -> None:
+    def check(number: int, cast: Path) -> None:
         text = Recording(cast, finished=False).text()
-        for command in (["play", "-s", "1000000", "-i", "0.0001"], ["cat"]):
+        # It reads a file in the same way for both: a few are enough for what only `play` does.
+        play = [["play", "-s", "1000000", "-i", "0.0001"]] if number % 5 == 0 else []
+        for command in (["cat"], *play):
             shown = played(player, command, cast).decode()
             # Python's text output turns lone line feeds of a recording into the terminal's own.
             assert shown.replace("\r\n", "\n") == text.replace("\r\n", "\n"), (cast.name, command)
 
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(check, distinct.values()))
+        list(pool.map(check, count(), distinct.values()))
     print(f"asciinema played {len(distinct)} recordings")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vt import players
 from vt.harness import Home, Session
 
 # The largest recordings are decoded by their own tests; a player would take minutes for them.
@@ -25,9 +26,15 @@ def forwarder(need: Callable[[str], str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a copy of every recording is kept until the end of the run."""
-    return tmp_path_factory.mktemp("recordings")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where a copy of every recording is kept, for asciinema to show them all at the end.
+
+    Every process that runs tests has one: what it records, it plays.
+    """
+    folder = tmp_path_factory.mktemp("recordings")
+    yield folder
+    if player := shutil.which("asciinema"):
+        players.check_all(player, folder)
 
 
 @pytest.fixture
@@ -50,8 +57,3 @@ def made_by_the_forwarder(session: Session) -> bool:
         return "version" in session.info
     except (OSError, ValueError, AssertionError):
         return False
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The players come last: they play what the other tests have recorded."""
-    items.sort(key=lambda item: "test_players" in item.nodeid)

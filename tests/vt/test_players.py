@@ -1,49 +1,35 @@
-"""asciinema, which nobody here wrote, plays every recording that the other tests have made."""
+"""asciinema plays what is recorded. All that the other tests record, it shows at the end of the
+run: see the fixture `recordings`."""
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import count
 from pathlib import Path
 
-from vt.harness import Home, Recording, Terminal
+import pytest
+
+from vt import players
+from vt.harness import Home
 
 
-def played(player: str, command: list[str], cast: Path) -> bytes:
-    """What the player shows for a recording, on a terminal that changes nothing."""
-    terminal = Terminal([player, *command, str(cast)], size=(200, 60))
-    try:
-        subprocess.run(["stty", "-opost"], stdin=terminal.tty, check=True)
-        code = terminal.wait(120)
-        assert code == 0, (cast.name, terminal.output[-500:])
-        return terminal.output
-    finally:
-        terminal.close()
-
-
-def test_asciinema_plays_every_recording(
-    home: Home, recordings: Path, need: Callable[[str], str]
+@pytest.mark.parametrize("command", [players.PLAY, ["cat"]], ids=["play", "cat"])
+def test_asciinema_shows_what_was_printed(
+    home: Home, need: Callable[[str], str], command: list[str]
 ) -> None:
-    player = need("asciinema")
     home.run("sh", "-c", r"printf 'one \033[31mred\033[m é\n'; sleep 0.2; echo two")
-    cast = home.last.path / "stdout"
-    # Many tests record the same: once is enough, whatever the times in it.
-    distinct = {
-        tuple((kind, text) for _, kind, text in Recording(path, finished=False).events): path
-        for path in [cast, *sorted(recordings.glob("*.cast"))]
-    }
+    players.check(need("asciinema"), command, home.last.path / "stdout")
 
-    def check(number: int, cast: Path) -> None:
-        text = Recording(cast, finished=False).text()
-        # It reads a file in the same way for both: a few are enough for what only `play` does.
-        play = [["play", "-s", "1000000", "-i", "0.0001"]] if number % 5 == 0 else []
-        for command in (["cat"], *play):
-            shown = played(player, command, cast).decode()
-            # Python's text output turns lone line feeds of a recording into the terminal's own.
-            assert shown.replace("\r\n", "\n") == text.replace("\r\n", "\n"), (cast.name, command)
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(check, count(), distinct.values()))
-    print(f"asciinema played {len(distinct)} recordings")
+def test_text_that_the_player_does_not_show_is_noticed(
+    home: Home, need: Callable[[str], str], tmp_path: Path
+) -> None:
+    home.run("sh", "-c", "echo one; sleep 0.2; echo two")
+    text = (home.last.path / "stdout").read_text()
+    (tmp_path / "it.cast").write_text(text.replace('"o"', '"x"', 1))
+    (tmp_path / "false.cast").write_text(text)
+    # A player that shows another recording than it was asked for.
+    wrong = tmp_path / "player"
+    wrong.write_text(f'#!/bin/sh\nexec {need("asciinema")} cat "{tmp_path}/it.cast"\n')
+    wrong.chmod(0o755)
+    with pytest.raises(AssertionError, match=r"false\.cast"):
+        players.check(str(wrong), ["cat"], tmp_path / "false.cast")

@@ -9,10 +9,9 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-import tempfile
 from pathlib import Path
 
-from build_hooks.release import sources
+from build_hooks.release import kept
 
 SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,git,openssh-client"
@@ -51,12 +50,8 @@ class Machine:
 def _unpacked(architecture: str) -> Path:
     """A machine that nobody has used, kept between runs: half a minute of unpacking."""
     key = hashlib.sha256(f"{SUITE} {PACKAGES}".encode()).hexdigest()[:16]
-    kept = sources.cache() / "machines" / f"{architecture}-{key}"
-    with sources.alone(kept):
-        if not kept.exists():
-            with tempfile.TemporaryDirectory(dir=kept.parent) as temporary:
-                _debootstrap(architecture, Path(temporary, "root")).rename(kept)
-    return kept
+    name = f"machines/{architecture}-{key}"
+    return kept.folder(name, lambda work: _debootstrap(architecture, work / "root"))
 
 
 def _debootstrap(architecture: str, root: Path) -> Path:

@@ -2,7 +2,8 @@
 
 `sources` fetches the pinned sources of libssh and libcrypto, `libcrypto` compiles the latter with
 zig cc for one target, `wheels` makes every file of a release from them, `archives` the archive for
-people without Python, `checks` looks at what came out. Nothing here is installed.
+people without Python, `checks` looks at what came out, `kept` is what stays between runs. Nothing
+here is installed.
 """
 
 import os

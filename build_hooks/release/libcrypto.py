@@ -13,11 +13,10 @@ import os
 import shlex
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from build_hooks import zig
-from build_hooks.release import ReleaseError, environment, sources
+from build_hooks.release import ReleaseError, environment, kept, sources
 from build_hooks.release.targets import TESTED
 
 # OpenSSL's names of the systems. Its own compiler flags for them are the baseline CPU's; faster
@@ -76,14 +75,8 @@ def built(triple: str) -> Path:
     source = sources.unpacked(sources.OPENSSL)
     recipe = [2, source.name, zig.REQUIRED_ZIG, _OPTIONS, _FLAGS, _TOOLS, _HIDING[_system(triple)]]
     key = hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
-    folder = sources.cache() / "libcrypto" / f"{key}-{triple}"
-    if folder.exists():
-        return folder
-    with sources.alone(folder):
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-                _compile(triple, source, Path(temporary)).rename(folder)
-    return folder
+    name = f"libcrypto/{key}-{triple}"
+    return kept.folder(name, lambda work: _compile(triple, source, work))
 
 
 def _compile(triple: str, source: Path, work: Path) -> Path:

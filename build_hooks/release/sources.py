@@ -7,20 +7,16 @@ into the folder that the error names. What arrives is used only when its SHA-256
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from build_hooks.release import ReleaseError
+from build_hooks.release import ReleaseError, kept
 
 
 class SourceError(ReleaseError):
@@ -81,52 +77,33 @@ OPENSSL = Source(
 SUITES = ("trixie", "sid")
 
 
-def cache() -> Path:
-    """Where sources and compiled libraries are kept between runs, ~/.cache/pyplue by default."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "pyplue"
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Nobody else makes `folder` meanwhile: who wants it too waits, and finds it there."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f"{folder.name}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def unpacked(source: Source) -> Path:
     """The source tree of `source`, patched; fetched and unpacked when it is not there yet.
 
-    Raises SourceError when it can be had neither from the cache nor through apt-get.
+    Raises SourceError when it can be had neither from what is kept nor through apt-get.
     """
     key = hashlib.sha256(json.dumps(source).encode()).hexdigest()[:16]
-    tree = cache() / "sources" / f"{source.package}-{source.upstream}-{key}"
-    with alone(tree):
-        if not tree.exists():
-            _unpack_all(source, fetch(source), tree)
-    return tree
+    name = f"sources/{source.package}-{source.upstream}-{key}"
+    return kept.folder(name, lambda work: _unpack_all(source, fetch(source), work))
 
 
-def _unpack_all(source: Source, files: list[Path], tree: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=tree.parent) as folder:
-        _unpack(files[0], Path(folder))
-        [top] = Path(folder).iterdir()
-        for archive in files[1:]:
-            _unpack(archive, top)
-            _patch(top)
-        for name, there, instead in source.changes:
-            text = (top / name).read_text()
-            if text.count(there) != 1:
-                raise SourceError(f"{name} of {tree.name} does not have '{there}' once")
-            (top / name).write_text(text.replace(there, instead))
-        top.rename(tree)
+def _unpack_all(source: Source, files: list[Path], work: Path) -> Path:
+    _unpack(files[0], work)
+    [top] = work.iterdir()
+    for archive in files[1:]:
+        _unpack(archive, top)
+        _patch(top)
+    for name, there, instead in source.changes:
+        text = (top / name).read_text()
+        if text.count(there) != 1:
+            raise SourceError(f"{name} of {top.name} does not have '{there}' once")
+        (top / name).write_text(text.replace(there, instead))
+    return top
 
 
 def fetch(source: Source) -> list[Path]:
     """The files of `source`, each with the pinned checksum."""
-    folder = cache() / "downloads"
+    folder = kept.root() / "downloads"
     folder.mkdir(parents=True, exist_ok=True)
     if not all((folder / name).exists() for name, _ in source.files):
         _apt_get_source(source, folder)

@@ -10,8 +10,10 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lief
@@ -20,7 +22,7 @@ from debian_machine import Machine
 from source_tree import ROOT, copy_tree
 
 from build_hooks import zig
-from build_hooks.release import checks, environment, libcrypto, sources
+from build_hooks.release import checks, environment, kept, libcrypto, sources
 from build_hooks.release.targets import TARGETS, TESTED
 
 pytestmark = [
@@ -225,7 +227,7 @@ def test_a_wheel_with_another_tag_or_a_changed_file_is_refused(files: Path, tmp_
 
 def test_a_source_that_is_not_the_pinned_one_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = sources.cache() / "downloads"
+    folder = kept.root() / "downloads"
     folder.mkdir(parents=True)
     for name, _ in sources.LIBSSH.files:
         (folder / name).write_bytes(b"not libssh")
@@ -238,6 +240,31 @@ def test_a_source_that_is_not_to_be_had_is_named_with_a_cure(tmp_path: Path, mon
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(sources.SourceError, match=r"libssh_0\.12\.2\.orig\.tar\.xz .* put it into"):
         sources.unpacked(sources.LIBSSH)
+
+
+def test_what_is_kept_is_made_once_and_is_there_only_when_it_is_whole(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    made = []
+
+    def make(work: Path) -> Path:
+        time.sleep(0.1)
+        made.append(work)
+        (work / "it").mkdir()
+        (work / "it" / "file").write_text("whole")
+        return work / "it"
+
+    def fail(work: Path) -> Path:
+        (work / "half").mkdir()
+        raise ValueError("half way")
+
+    with pytest.raises(ValueError, match="half way"):
+        kept.folder("things/one", fail)
+    with ThreadPoolExecutor(4) as pool:
+        folders = [*pool.map(lambda _: kept.folder("things/one", make), range(4))]
+    assert len(made) == 1
+    assert (folders[3] / "file").read_text() == "whole"
+    names = {path.name for path in (kept.root() / "things").iterdir()}
+    assert names == {"one", "one.lock"}
 
 
 @pytest.mark.parametrize("words", [["linux-riscv"], ["linux-x64", "windows-x64"]])

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from vt import players
-from vt.harness import Home, Session
+from vt.harness import Home, Session, eventually
+from vt.library import vt
 
 # The largest recordings are decoded by their own tests; a player would take minutes for them.
 LARGEST_KEPT = 2_000_000
@@ -57,3 +58,12 @@ def made_by_the_forwarder(session: Session) -> bool:
         return "version" in session.info
     except (OSError, ValueError, AssertionError):
         return False
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """No test of libvt_fwd leaves a session, a descriptor or a thread of the library behind."""
+    before = len(os.listdir("/dev/fd"))
+    yield
+    eventually(lambda: vt.vt_fwd_running() == 0, what="sessions still run")
+    eventually(lambda: len(os.listdir("/dev/fd")) <= before, what="descriptors are left")
